@@ -1,0 +1,86 @@
+"""The ``calls`` section: the module call graph, and how nested inputs and outputs are flattened."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from schema.literals import Literal, Row
+from schema.signature import Argument
+
+
+class Leaf(Row, frozen=True, tag="leaf"):
+    """A value that is not taken apart."""
+
+
+class Branch(Row, frozen=True, tag="branch"):
+    """A container.
+
+    Attributes:
+        container: Place in the table of types.
+        context: What its type must know to put it together again: the keys of a dictionary, for example.
+        children: Its parts.
+    """
+
+    container: int
+    context: Literal
+    children: list[Tree]
+
+
+Tree = Union[Leaf, Branch]  # noqa: UP007
+
+
+class TreeType(Struct, frozen=True, kw_only=True):
+    """A type of container, described so that it can be replaced where its class is not known.
+
+    Attributes:
+        name: Qualified name, or the name it was registered under.
+        kind: ``builtin``, or how it is used: ``namedtuple``, ``structseq``, ``mapping``, ``sequence`` or ``object``.
+        fields: Names of its fields, in order; also those that may be missing in a value.
+        dumped: Whether contexts went through the type's own ``to_dumpable_context``.
+    """
+
+    name: str
+    kind: str
+    fields: list[str] = []
+    dumped: bool = False
+
+
+class CallSignature(Row, frozen=True):
+    """How a module was called.
+
+    Attributes:
+        inputs: Flat inputs; empty for the program itself.
+        outputs: Flat outputs; empty for the program itself.
+        in_spec: Tree of (args, kwargs).
+        out_spec: Tree of the result.
+        argument_names: Names of the arguments of ``forward``, None if unknown.
+    """
+
+    inputs: list[Argument]
+    outputs: list[Argument]
+    in_spec: Tree
+    out_spec: Tree
+    argument_names: list[str] | None = None
+
+
+class Call(Row, frozen=True):
+    """A module of the captured hierarchy, and its signature if it was asked for."""
+
+    fqn: str
+    signature: CallSignature | None = None
+
+
+class Calls(Struct, frozen=True, kw_only=True):
+    """The whole section; the first entry is the program itself.
+
+    Attributes:
+        entries: The module call graph.
+        types: Table of container types.
+        example: Tree of the recorded example's (args, kwargs), None if there is none.
+    """
+
+    entries: list[Call]
+    types: list[TreeType] = []
+    example: Tree | None = None

@@ -1,0 +1,101 @@
+"""Literals: the plain values that a program can hold as arguments, tree contexts and metadata."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+
+class Row(Struct, frozen=True, array_like=True):
+    """A record that is written as an array: compact, and without keys that could be repeated."""
+
+
+class Complex(Row, frozen=True, tag="complex"):
+    """A complex number."""
+
+    real: float
+    imag: float
+
+
+class DType(Row, frozen=True, tag="dtype"):
+    """A ``torch.dtype``, by its name in :data:`schema.dtypes.CARRIERS` or another that torch knows."""
+
+    name: str
+
+
+class Device(Row, frozen=True, tag="device"):
+    """A ``torch.device``: its type, and its index or None for the current one."""
+
+    kind: str
+    index: int | None
+
+
+class Layout(Row, frozen=True, tag="layout"):
+    """A ``torch.layout``, by name."""
+
+    name: str
+
+
+class MemoryFormat(Row, frozen=True, tag="memory_format"):
+    """A ``torch.memory_format``, by name."""
+
+    name: str
+
+
+class OperatorName(Row, frozen=True, tag="operator"):
+    """A callable that the program names, see :mod:`schema.operators`."""
+
+    name: str
+
+
+class Dots(Row, frozen=True, tag="ellipsis"):
+    """Python's ``...``."""
+
+
+class Items(Row, frozen=True, tag="list"):
+    """A list."""
+
+    items: list[Literal]
+
+
+class Tuple(Row, frozen=True, tag="tuple"):
+    """A tuple."""
+
+    items: list[Literal]
+
+
+class Entries(Row, frozen=True, tag="dict"):
+    """A dictionary, in its own order."""
+
+    keys: list[Literal]
+    values: list[Literal]
+
+
+class Slice(Row, frozen=True, tag="slice"):
+    """A slice."""
+
+    start: Literal
+    stop: Literal
+    step: Literal
+
+
+# A runtime union: msgspec resolves the forward references above through this module.
+Literal = Union[  # noqa: UP007
+    None,
+    bool,
+    int,
+    float,
+    str,
+    Complex,
+    DType,
+    Device,
+    Layout,
+    MemoryFormat,
+    OperatorName,
+    Dots,
+    Items,
+    Tuple,
+    Entries,
+    Slice,
+]

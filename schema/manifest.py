@@ -1,0 +1,187 @@
+"""The manifest: what is in the file. The only document that is not compressed, and the first that is read."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from msgspec import Struct
+
+from schema.literals import Literal
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A record that is written as a map, so that a stranger can read it."""
+
+
+class Producer(Record, frozen=True):
+    """Who wrote the archive: the program and its version, and the torch it captured with."""
+
+    name: str
+    version: str
+    torch: str
+
+
+class Storage(Record, frozen=True):
+    """A stored tensor: the bytes of one torch storage.
+
+    Attributes:
+        name: Its name in the safetensors header.
+        nbytes: Its size in bytes.
+        sha256: Digest of its bytes.
+    """
+
+    name: str
+    nbytes: int
+    sha256: bytes
+
+
+class Tensor(Record, frozen=True):
+    """A tensor as a view of a storage.
+
+    Attributes:
+        name: Its name: an FQN, or one of the reserved names.
+        dtype: torch's name of its element type.
+        shape: Size of each dimension, in elements.
+        storage: Place in the table of storages.
+        strides: Step of each dimension, in elements; None if contiguous.
+        offset: First element, in elements of this type from the start of the storage.
+        device: Where it was when it was written, as torch writes it.
+        requires_grad: Whether gradients flow to it.
+        parameter: Whether it is an ``nn.Parameter``.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int]
+    storage: int
+    strides: list[int] | None = None
+    offset: int = 0
+    device: str = "cpu"
+    requires_grad: bool = False
+    parameter: bool = False
+
+
+class Section(Record, frozen=True):
+    """A section of one method.
+
+    Attributes:
+        name: ``graph``, ``signature``, ``constraints``, ``calls`` or ``debug``.
+        nbytes: Size in bytes as stored.
+        decoded_nbytes: Size in bytes after decompression.
+        sha256: Digest of the stored bytes.
+    """
+
+    name: str
+    nbytes: int
+    decoded_nbytes: int
+    sha256: bytes
+
+
+class Dimension(Record, frozen=True):
+    """A dimension whose size is not fixed.
+
+    Attributes:
+        symbol: The expression, as people read it. It is never evaluated.
+        lower: Smallest size, None if there is no bound.
+        upper: Largest size, None if there is no bound.
+    """
+
+    symbol: str
+    lower: int | None = None
+    upper: int | None = None
+
+
+class Port(Record, frozen=True):
+    """An input or output, as people read it; what the loader checks against is in the sections.
+
+    Attributes:
+        name: Path to it: ``input_ids``, ``mask[0]``, ``output.logits``.
+        kind: ``tensor``, or the Python type of another value.
+        dtype: Of a tensor, torch's name of the element type.
+        shape: Of a tensor, its dimensions.
+        value: Of a constant, the value that the program was captured for.
+    """
+
+    name: str
+    kind: str
+    dtype: str = ""
+    shape: list[Union[int, Dimension]] = []  # noqa: UP007
+    value: Literal = None
+
+
+class OperatorUse(Record, frozen=True):
+    """An operator that the graphs call.
+
+    Attributes:
+        name: ``namespace::name.overload``.
+        count: How often.
+        schema: Its signature where the archive was written; empty for what is no torch operator.
+    """
+
+    name: str
+    count: int
+    schema: str = ""
+
+
+class NamedTensor(Record, frozen=True):
+    """A key of a dictionary of tensors, and the place of its tensor in the table of tensors."""
+
+    key: str
+    tensor: int
+
+
+class ExampleValue(Record, frozen=True):
+    """A recorded flat value: a place in the table of tensors, or a literal."""
+
+    tensor: int | None = None
+    value: Literal = None
+
+
+class Method(Record, frozen=True):
+    """One program.
+
+    Attributes:
+        name: ``forward``, or what the user called it.
+        sections: Its sections.
+        inputs: What it takes.
+        outputs: What it returns.
+        operators: What it calls, sorted by name.
+        nodes: How many nodes its graphs have.
+        types: Container types in its inputs and outputs that Python itself does not have.
+        state: Its state dictionary, in order.
+        constants: Its tensor constants and non-persistent buffers, in order.
+        example: Recorded flat inputs.
+        expected: Recorded flat outputs of the example.
+    """
+
+    name: str
+    sections: list[Section]
+    inputs: list[Port]
+    outputs: list[Port]
+    operators: list[OperatorUse]
+    nodes: int
+    types: list[str] = []
+    state: list[NamedTensor] = []
+    constants: list[NamedTensor] = []
+    example: list[ExampleValue] | None = None
+    expected: list[ExampleValue] | None = None
+
+
+class Manifest(Record, frozen=True):
+    """The whole manifest.
+
+    Attributes:
+        format: (major, minor) of the format.
+        producer: Who wrote it.
+        methods: Its programs, which share one set of tensors.
+        storages: Every stored tensor but the sections.
+        tensors: Every tensor.
+        features: What a reader must understand beyond its own version.
+    """
+
+    format: tuple[int, int]
+    producer: Producer
+    methods: list[Method]
+    storages: list[Storage]
+    tensors: list[Tensor]
+    features: list[str] = []

@@ -1,0 +1,74 @@
+"""Names of callables, and which of them an archive may call.
+
+A target is written ``namespace::name.overload``: ``aten::add.Tensor``, ``higher_order::cond``. Two namespaces are not
+torch's registries: ``node`` for the kinds of node that call nothing, and ``python`` for functions on numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NODE_KINDS: Final = ("node::placeholder", "node::get_attr", "node::output")
+
+PYTHON_FUNCTIONS: Final[frozenset[str]] = frozenset(
+    f"python::{module}.{name}"
+    for module, names in {
+        "operator": (
+            *("getitem", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos", "abs"),
+            *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "xor", "not_", "lshift", "rshift", "inv"),
+        ),
+        "math": ("ceil", "floor", "trunc", "sqrt", "pow", "log2"),
+        "builtins": ("round", "max", "min", "pow", "abs"),
+        "torch": (
+            *(
+                "sym_int",
+                "sym_float",
+                "sym_ite",
+                "sym_max",
+                "sym_min",
+                "sym_not",
+                "sym_sum",
+                "sym_fresh_size",
+            ),
+            *(f"_sym_{name}" for name in ("sqrt", "cos", "cosh", "sin", "sinh", "tan", "tanh")),
+            *(f"_sym_{name}" for name in ("asin", "acos", "atan", "log2")),
+        ),
+    }.items()
+    for name in names
+)
+"""Functions of Python, and torch's own on numbers, that a node may call."""
+
+HIGHER_ORDER: Final[frozenset[str]] = frozenset(
+    {
+        *("cond", "map_impl", "while_loop", "scan", "associative_scan", "invoke_subgraph"),
+        *("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap"),
+        *("auto_functionalized", "auto_functionalized_v2", "with_effects", "strict_mode", "run_const_graph"),
+        *("flex_attention", "flex_attention_backward", "out_dtype", "_export_tracepoint", "hints_wrapper"),
+    }
+)
+"""Higher-order operators that a node may call."""
+
+ALLOWED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "higher_order", "python"})
+"""Namespaces that need no permission; others only where the caller names them."""
+
+FORBIDDEN: Final[frozenset[str]] = frozenset(
+    {
+        # files, processes and the network
+        *("aten::from_file", "aten::save"),
+        # state of the process rather than of the program
+        *("aten::manual_seed", "aten::seed", "aten::set_grad_enabled", "aten::_set_deterministic_algorithms"),
+        *("aten::set_data", "aten::_record_function_enter", "aten::_record_function_exit"),
+        # what prints
+        *("aten::warn", "aten::_print", "aten::_debug_has_internal_overlap"),
+    }
+)
+"""Operators, without their overload, that no archive may call."""
+
+
+def split_target(target: str) -> tuple[str, str, str]:
+    """Take a target apart into namespace, name and overload; the overload is empty where there is none."""
+    namespace, _, rest = target.partition("::")
+    if namespace in ("node", "python", "higher_order"):
+        return namespace, rest, ""
+    name, _, overload = rest.partition(".")
+    return namespace, name, overload
