@@ -1,1 +1,8 @@
-"""Placeholder."""
+"""Load, check and run archives: everything that the serving side does."""
+
+from loader.loading import load
+from loader.module import ProgramModule, load_module
+from loader.stand_ins import StandIn
+from loader.verifying import Check, Report, verify
+
+__all__ = ["Check", "ProgramModule", "Report", "StandIn", "load", "load_module", "verify"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Final, Union
 
 from msgspec import Struct
 
 from schema.literals import Literal, Row
 from schema.signature import Argument
+
+
+TREE_KINDS: Final = ("builtin", "namedtuple", "structseq", "mapping", "sequence", "object")
+"""``builtin`` is a container of Python or torch; the others say how values of a user's class behave."""
+
+DESCRIPTION: Final = "__archive_type__"
 
 
 class Leaf(Row, frozen=True, tag="leaf"):
@@ -34,9 +40,12 @@ Tree = Union[Leaf, Branch]  # noqa: UP007
 class TreeType(Struct, frozen=True, kw_only=True):
     """A type of container, described so that it can be replaced where its class is not known.
 
+    A class that replaces another carries the description in its attribute :data:`DESCRIPTION`, so that a program
+    that is saved again describes the original.
+
     Attributes:
         name: Qualified name, or the name it was registered under.
-        kind: ``builtin``, or how it is used: ``namedtuple``, ``structseq``, ``mapping``, ``sequence`` or ``object``.
+        kind: One of :data:`TREE_KINDS`.
         fields: Names of its fields, in order; also those that may be missing in a value.
         dumped: Whether contexts went through the type's own ``to_dumpable_context``.
     """

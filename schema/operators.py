@@ -33,10 +33,15 @@ PYTHON_FUNCTIONS: Final[frozenset[str]] = frozenset(
             *(f"_sym_{name}" for name in ("sqrt", "cos", "cosh", "sin", "sinh", "tan", "tanh")),
             *(f"_sym_{name}" for name in ("asin", "acos", "atan", "log2")),
         ),
+        "predispatch": (
+            *("_add_batch_dim", "_remove_batch_dim", "_vmap_increment_nesting", "_vmap_decrement_nesting"),
+            *("_make_dual", "_unpack_dual", "_jvp_increment_nesting", "_jvp_decrement_nesting"),
+            *("_unwrap_for_grad", "_enter_dual_level", "_exit_dual_level", "lazy_load_decompositions"),
+        ),
     }.items()
     for name in names
 )
-"""Functions of Python, and torch's own on numbers, that a node may call."""
+"""Functions of Python, and torch's own on numbers and of ``vmap`` and ``jvp``, that a node may call."""
 
 HIGHER_ORDER: Final[frozenset[str]] = frozenset(
     {

@@ -1,0 +1,6 @@
+"""Capture modules as programs and write them to archives: everything that the training side does."""
+
+from exporter.capture import capture
+from exporter.saving import export, save
+
+__all__ = ["capture", "export", "save"]

@@ -1,0 +1,73 @@
+"""Stack traces and source names: the ``debug`` section."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from exporter.emit.tables import Table
+from schema import debug as documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import fx
+
+_FILE = re.compile(r'(?<=File ")([^"\n]+)(?=")')
+_FRAME = re.compile(r"(?m)^(?=  File )")
+
+
+def short_path(path: str) -> str:
+    """A source path without what tells of the machine: relative to where Python found it, else the bare name."""
+    pure = PurePath(path)
+    if not pure.is_absolute():
+        return path
+    roots = sorted(filter(None, sys.path), key=len, reverse=True)
+    root = next((root for root in roots if pure.is_relative_to(root)), None)
+    return pure.relative_to(root).as_posix() if root else pure.name
+
+
+def emit_debug(modules: list[fx.GraphModule], *, keep_paths: bool) -> documents.Debug:
+    """The whole section.
+
+    Args:
+        modules: The graph modules, in the order of the ``graph`` section.
+        keep_paths: Whether to keep absolute paths of source files.
+    """
+    shorten: Callable[[str], str] = (lambda path: path) if keep_paths else short_path
+    emitter = _DebugEmitter(shorten)
+    nodes = [[emitter.node(node.meta) for node in module.graph.nodes] for module in modules]
+    return documents.Debug(
+        frames=emitter.frames.rows, stacks=emitter.stacks.rows, sources=emitter.sources.rows, nodes=nodes
+    )
+
+
+class _DebugEmitter:
+    def __init__(self, shorten: Callable[[str], str]) -> None:
+        self.frames: Table[str] = Table()
+        self.stacks: Table[list[int]] = Table()
+        self.sources: Table[list[documents.SourceName]] = Table()
+        self._shorten = shorten
+        self._known: dict[str, int] = {}
+
+    def node(self, meta: dict[str, Any]) -> documents.NodeDebug:
+        stack, sources = meta.get("stack_trace"), meta.get("source_fn_stack")
+        return documents.NodeDebug(self._stack(stack) if stack else 0, self._sources(sources) if sources else 0)
+
+    def _stack(self, text: str) -> int:
+        if text not in self._known:
+            shown = _FILE.sub(lambda match: self._shorten(match[0]), text)
+            self._known[text] = 1 + self.stacks.place([self.frames.place(part) for part in _FRAME.split(shown) if part])
+        return self._known[text]
+
+    def _sources(self, stack: list[tuple[str, Any]]) -> int:
+        rows = [documents.SourceName(name, _qualified_name(function)) for name, function in stack]
+        return 1 + self.sources.place(rows)
+
+
+def _qualified_name(function: Any) -> str:
+    if isinstance(function, str):
+        return function
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}".lstrip(".")

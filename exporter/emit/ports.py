@@ -1,0 +1,86 @@
+"""Inputs and outputs as people read them, for the manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.emit.literals import emit_literal, torch_name
+from exporter.torch_internals import pytree
+from schema.errors import UnsupportedError
+from schema.manifest import Dimension, Port
+
+if TYPE_CHECKING:
+    from torch import fx
+
+_USER_OUTPUTS = ("USER_OUTPUT", "LOSS_OUTPUT")
+
+
+def emit_ports(program: torch.export.ExportedProgram) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs, in the order in which they are flattened."""
+    signature = program.graph_signature
+    nodes = {node.name: node for node in program.graph.nodes}
+    call = program.module_call_graph[0].signature
+    inputs = [spec.arg for spec in signature.input_specs if spec.kind.name == "USER_INPUT"]
+    outputs = [spec.arg for spec in signature.output_specs if spec.kind.name in _USER_OUTPUTS]
+    in_names = _input_names(call, len(inputs))
+    out_names = _names(call.out_spec, len(outputs), "output") if call else []
+    ranges = {str(expression): interval for expression, interval in program.range_constraints.items()}
+    return (
+        [_port(name, argument, nodes, ranges) for name, argument in zip(in_names, inputs, strict=True)],
+        [_port(name, argument, nodes, ranges) for name, argument in zip(out_names, outputs, strict=True)],
+    )
+
+
+def _input_names(call: Any, count: int) -> list[str]:
+    """Paths of flat inputs, which begin with the names of arguments."""
+    if call is None:
+        return [f"input[{index}]" for index in range(count)]
+    args, kwargs = call.in_spec.children()
+    keys = list(kwargs.context)
+    arguments = [*args.children(), *kwargs.children()]
+    known = call.forward_arg_names or []
+    names = [known[i] if i < len(known) else f"args[{i}]" for i in range(len(args.children()))] + keys
+    return [
+        path for name, spec in zip(names, arguments, strict=True) for path in _names(spec, spec.num_leaves, str(name))
+    ]
+
+
+def _names(spec: Any, count: int, root: str) -> list[str]:
+    try:
+        value = pytree.tree_unflatten([0] * count, spec)
+        paths = [path for path, _ in pytree.tree_flatten_with_path(value)[0]]
+    except Exception:  # a user's class may refuse plain numbers, in whatever way; names are for people only
+        paths = []
+    if len(paths) != count:
+        return [f"{root}[{index}]" for index in range(count)]
+    return [root + pytree.keystr(path) for path in paths]
+
+
+def _port(name: str, argument: Any, nodes: dict[str, fx.Node], ranges: dict[str, Any]) -> Port:
+    node = nodes.get(argument.name)
+    value = node.meta.get("val") if node is not None else getattr(argument, "value", None)
+    if isinstance(value, torch.Tensor):
+        shape = [_dimension(size, ranges) for size in value.shape]
+        return Port(name=name, kind="tensor", dtype=torch_name(value.dtype), shape=shape)
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return Port(name=name, kind=type(value).__name__.removeprefix("Sym").lower(), shape=[_dimension(value, ranges)])
+    try:
+        return Port(name=name, kind=type(value).__name__, value=emit_literal(value, ()))
+    except UnsupportedError:
+        return Port(name=name, kind=type(value).__name__)
+
+
+def _dimension(size: Any, ranges: dict[str, Any]) -> int | Dimension:
+    if not isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return int(size)
+    text = str(size.node.expr)
+    interval = ranges.get(text)
+    bounds = (interval.lower, interval.upper) if interval else (None, None)
+    lower, upper = (_finite(bound) for bound in bounds)
+    return Dimension(symbol=text, lower=lower, upper=upper)
+
+
+def _finite(bound: Any) -> int | None:
+    return int(bound) if getattr(bound, "is_Integer", False) else None

@@ -1,0 +1,185 @@
+"""Programs to an archive's documents and blobs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import torch
+
+from archive.writing import Blob, bytes_blob, digests
+from exporter.emit.debug import emit_debug
+from exporter.emit.graph import GraphEmitter
+from exporter.emit.literals import emit_literal
+from exporter.emit.operators import emit_operator
+from exporter.emit.ports import emit_ports
+from exporter.emit.signature import emit_signature
+from exporter.emit.symbols import SymbolTable
+from exporter.emit.tensors import TensorTable, constant_name
+from exporter.emit.trees import CallEmitter
+from exporter.torch_internals import OpOverload, find_shape_env, pytree
+from schema import manifest as documents
+from schema.codec import compress, encode
+from schema.errors import Loc, UnsupportedError
+from schema.names import example_name, section_name
+from schema.version import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from schema.calls import Calls
+
+
+class Emitted(NamedTuple):
+    """All that an archive is written from."""
+
+    manifest: documents.Manifest
+    blobs: list[Blob]
+
+
+def emit_programs(
+    programs: Mapping[str, torch.export.ExportedProgram],
+    *,
+    expected: Mapping[str, Sequence[Any]] | None = None,
+    keep_paths: bool = False,
+    examples: bool = True,
+) -> Emitted:
+    """Documents and blobs of some programs that share their tensors.
+
+    Args:
+        programs: Programs by the name of their method.
+        expected: Flat outputs for the example inputs, by method.
+        keep_paths: Whether to keep absolute paths of source files.
+        examples: Whether to keep example inputs.
+
+    Raises:
+        UnsupportedError: A program holds something that the format cannot carry.
+    """
+    tensors = TensorTable()
+    constants: dict[str, torch.Tensor] = {}
+    methods, sections = [], []
+    for name, program in programs.items():
+        emitter = _MethodEmitter(name, program, tensors, constants)
+        method, blobs = emitter.emit((expected or {}).get(name), keep_paths=keep_paths, examples=examples)
+        methods.append(method)
+        sections += blobs
+    rows, blobs = tensors.finish()
+    storages = [
+        documents.Storage(name=blob.name, nbytes=blob.nbytes, sha256=digest)
+        for blob, digest in zip(blobs, digests(blobs), strict=True)
+    ]
+    manifest = documents.Manifest(
+        format=FORMAT_VERSION, producer=_producer(), methods=methods, storages=storages, tensors=rows
+    )
+    return Emitted(manifest, [*blobs, *sections])
+
+
+def _producer() -> documents.Producer:
+    version = importlib.metadata.version("program-archive")
+    return documents.Producer(name="program-archive", version=version, torch=str(torch.__version__))
+
+
+class _MethodEmitter:
+    """Emits one program."""
+
+    def __init__(
+        self,
+        name: str,
+        program: torch.export.ExportedProgram,
+        tensors: TensorTable,
+        constants: dict[str, torch.Tensor],
+    ) -> None:
+        self._name = name
+        self._program = program
+        self._tensors = tensors
+        self._constants = constants
+
+    def emit(
+        self, expected: Sequence[Any] | None, *, keep_paths: bool, examples: bool
+    ) -> tuple[documents.Method, list[Blob]]:
+        program = self._program
+        symbols = SymbolTable(find_shape_env(program.graph_module))
+        graphs = GraphEmitter(symbols)
+        graph = graphs.document(program)
+        example = program.example_inputs if examples else None
+        calls = CallEmitter().document(program.module_call_graph, example)
+        parts: dict[str, msgspec.Struct] = {
+            "graph": graph,
+            "signature": emit_signature(program.graph_signature),
+            "constraints": symbols.document(program),
+            "calls": calls,
+            "debug": emit_debug(graphs.modules, keep_paths=keep_paths),
+        }
+        sections, blobs = _pack(self._name, parts)
+        inputs, outputs = emit_ports(program)
+        state, constants = self._state(), self._constant_tensors()
+        flat = None if example is None else pytree.tree_leaves(example)
+        method = documents.Method(
+            name=self._name,
+            sections=sections,
+            inputs=inputs,
+            outputs=outputs,
+            operators=_operators(graphs.modules),
+            nodes=sum(len(graph.nodes) for graph in graph.graphs),
+            types=_types(calls),
+            state=state,
+            constants=constants,
+            example=None if flat is None else self._values(flat, 0),
+            expected=None if flat is None or expected is None else self._values(expected, len(flat)),
+        )
+        return method, blobs
+
+    def _state(self) -> list[documents.NamedTensor]:
+        state = self._program.state_dict
+        return [documents.NamedTensor(key=key, tensor=self._tensors.place(key, state[key])) for key in state]
+
+    def _constant_tensors(self) -> list[documents.NamedTensor]:
+        rows = []
+        for fqn, value in self._program.constants.items():
+            if not isinstance(value, torch.Tensor):
+                raise UnsupportedError(f"a constant of type {type(value).__qualname__} cannot be stored", loc=(fqn,))
+            name = constant_name(self._name, fqn, self._constants, value)
+            self._constants.setdefault(fqn, value)
+            rows.append(documents.NamedTensor(key=fqn, tensor=self._tensors.place(name, value, reserved=True)))
+        return rows
+
+    def _values(self, values: Sequence[Any], first: int) -> list[documents.ExampleValue]:
+        return [self._example_value(value, first + index) for index, value in enumerate(values)]
+
+    def _example_value(self, value: Any, index: int) -> documents.ExampleValue:
+        loc: Loc = (self._name, "example", index)
+        if not isinstance(value, torch.Tensor):
+            return documents.ExampleValue(value=emit_literal(value, loc))
+        name = example_name(self._name, index)
+        return documents.ExampleValue(tensor=self._tensors.place(name, value, reserved=True))
+
+
+def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[documents.Section], list[Blob]]:
+    contents = {name: encode(part) for name, part in parts.items()}
+    blobs = [bytes_blob(section_name(method, name), compress(content)) for name, content in contents.items()]
+    sections = [
+        documents.Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(contents[name]), sha256=digest)
+        for name, blob, digest in zip(contents, blobs, digests(blobs), strict=True)
+    ]
+    return sections, blobs
+
+
+def _operators(modules: list[torch.fx.GraphModule]) -> list[documents.OperatorUse]:
+    counts: Counter[Any] = Counter(
+        node.target for module in modules for node in module.graph.nodes if node.op == "call_function"
+    )
+    uses = [
+        documents.OperatorUse(
+            name=emit_operator(target, ()),
+            count=count,
+            schema=str(target._schema) if isinstance(target, OpOverload) else "",
+        )
+        for target, count in counts.items()
+    ]
+    return sorted(uses, key=lambda use: use.name)
+
+
+def _types(calls: Calls) -> list[str]:
+    return sorted(kind.name for kind in calls.types if kind.kind != "builtin")

@@ -1,0 +1,56 @@
+"""Graph signatures: the ``signature`` section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.export.graph_signature import (
+    ConstantArgument,
+    CustomObjArgument,
+    ExportGraphSignature,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
+    TensorArgument,
+    TokenArgument,
+)
+
+from exporter.emit.literals import emit_literal
+from schema import signature as documents
+from schema.errors import Loc, UnsupportedError
+
+_KINDS: dict[type, str] = {
+    TensorArgument: "tensor",
+    SymIntArgument: "symint",
+    SymFloatArgument: "symfloat",
+    SymBoolArgument: "symbool",
+    ConstantArgument: "constant",
+    TokenArgument: "token",
+}
+
+
+def emit_argument(argument: Any, loc: Loc) -> documents.Argument:
+    """A value at the border of a graph.
+
+    Raises:
+        UnsupportedError: It is a script object.
+    """
+    if isinstance(argument, CustomObjArgument):
+        raise UnsupportedError(f"the script object {argument.name} cannot be stored", loc=loc)
+    value = emit_literal(argument.value, (*loc, argument.name)) if isinstance(argument, ConstantArgument) else None
+    return documents.Argument(_KINDS[type(argument)], argument.name, value)
+
+
+def emit_signature(signature: ExportGraphSignature) -> documents.Signature:
+    """The whole section."""
+    inputs = [
+        documents.Input(
+            spec.kind.name.lower(), emit_argument(spec.arg, ("inputs", index)), spec.target, spec.persistent
+        )
+        for index, spec in enumerate(signature.input_specs)
+    ]
+    outputs = [
+        documents.Output(spec.kind.name.lower(), emit_argument(spec.arg, ("outputs", index)), spec.target)
+        for index, spec in enumerate(signature.output_specs)
+    ]
+    return documents.Signature(inputs=inputs, outputs=outputs)

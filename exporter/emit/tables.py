@@ -1,0 +1,30 @@
+"""Interning: one row for equal things."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+Item = TypeVar("Item")
+
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Table(Generic[Item]):
+    """Rows in the order in which they were first placed, each of them once.
+
+    Rows are told apart by their encoding, so ``1``, ``1.0`` and ``True`` are three, and so are ``0.0`` and ``-0.0``.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Item] = []
+        self._places: dict[bytes, int] = {}
+
+    def place(self, row: Item) -> int:
+        """The place of a row, which is added if it is new."""
+        key = _ENCODER.encode(row)
+        place = self._places.setdefault(key, len(self.rows))
+        if place == len(self.rows):
+            self.rows.append(row)
+        return place

@@ -1,0 +1,143 @@
+"""Tensors as views of storages, and storages as blobs that point at their memory.
+
+Each distinct storage is stored once. Where one contiguous tensor covers it, it is stored under that tensor's name,
+type and shape, so that every reader of safetensors finds it; the others are views of it. A storage that no tensor
+covers so (a transposed weight, a slice of something larger) is stored flat under a reserved name, because under the
+tensor's own name another reader would take it for what it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from archive.writing import Blob
+from exporter.emit.literals import torch_name
+from schema import manifest as documents
+from schema.dtypes import CARRIERS
+from schema.errors import Loc, UnsupportedError
+from schema.names import CONSTANTS, RESERVED, STORAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class _Memory(NamedTuple):
+    """One storage: its first tensor, and where its bytes are on the CPU."""
+
+    first: str
+    bytes: torch.Tensor
+
+
+class TensorTable:
+    """Collects tensors by name, and the storages that they are views of."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._places: dict[str, int] = {}
+        self._storage_places: dict[tuple[str, int], int] = {}
+        self._memories: list[_Memory] = []
+        self._rows: list[documents.Tensor] = []
+
+    def place(self, name: str, tensor: torch.Tensor, *, reserved: bool = False) -> int:
+        """Place of a tensor in the table of tensors, to which it is added if it is new.
+
+        Args:
+            name: The name to store it under.
+            tensor: The tensor; the same one under the same name is placed once.
+            reserved: Whether the name may begin with one of our own prefixes.
+
+        Raises:
+            UnsupportedError: It has no plain memory, or another tensor has that name.
+        """
+        known = self._tensors.get(name)
+        if known is not None:
+            if not _same_view(known, tensor):
+                raise UnsupportedError(f"two tensors are named {name}", loc=(name,))
+            return self._places[name]
+        if not reserved and name.startswith(RESERVED):
+            raise UnsupportedError(f"the name begins with {name.split('/')[0]}/, which is reserved", loc=(name,))
+        self._tensors[name] = tensor
+        self._places[name] = len(self._rows)
+        self._rows.append(self._view(name, tensor))
+        return self._places[name]
+
+    def finish(self) -> tuple[list[documents.Tensor], list[Blob]]:
+        """Every tensor, and one blob for every storage in the order of the table of storages."""
+        owners: dict[int, documents.Tensor] = {}
+        for row in self._rows:
+            if row.strides is None and row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel():
+                owners.setdefault(row.storage, row)
+        blobs = [_blob(memory, owners.get(place)) for place, memory in enumerate(self._memories)]
+        return self._rows, blobs
+
+    def _view(self, name: str, tensor: torch.Tensor) -> documents.Tensor:
+        _check_plain(tensor, (name,))
+        return documents.Tensor(
+            name=name,
+            dtype=torch_name(tensor.dtype),
+            shape=list(tensor.shape),
+            storage=self._storage(name, tensor),
+            strides=None if tensor.is_contiguous() else list(tensor.stride()),
+            offset=int(tensor.storage_offset()),
+            device=str(tensor.device),
+            requires_grad=tensor.requires_grad,
+            parameter=isinstance(tensor, torch.nn.Parameter),
+        )
+
+    def _storage(self, name: str, tensor: torch.Tensor) -> int:
+        storage = tensor.untyped_storage()
+        # An empty storage has no address of its own, so none is shared.
+        key = (str(tensor.device), storage.data_ptr()) if storage.nbytes() else (name, 0)
+        place = self._storage_places.setdefault(key, len(self._memories))
+        if place == len(self._memories):
+            content = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+            self._memories.append(_Memory(name, content.cpu()))
+        return place
+
+
+def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (
+        one.data_ptr() == other.data_ptr()
+        and (one.dtype, one.device, one.shape, one.stride()) == (other.dtype, other.device, other.shape, other.stride())
+    )
+
+
+def _check_plain(tensor: torch.Tensor, loc: Loc) -> None:
+    kind = type(tensor)
+    problem = (
+        f"a tensor of type {kind.__qualname__}"
+        if kind not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+        else f"a tensor of layout {torch_name(tensor.layout)}"
+        if tensor.layout is not torch.strided
+        else "a tensor without memory (device meta)"
+        if tensor.is_meta
+        else "a lazily conjugated or negated tensor"
+        if tensor.is_conj() or tensor.is_neg()
+        else f"a tensor of type {tensor.dtype}"
+        if torch_name(tensor.dtype) not in CARRIERS
+        else ""
+    )
+    if problem:
+        raise UnsupportedError(f"{problem} cannot be stored", loc=loc, remedy="convert it to a plain tensor first")
+
+
+def _nbytes(row: documents.Tensor) -> int:
+    return math.prod(row.shape) * CARRIERS[row.dtype].nbytes
+
+
+def _blob(memory: _Memory, owner: documents.Tensor | None) -> Blob:
+    content = memory.bytes
+    if owner is None:
+        return Blob(STORAGES + memory.first, "U8", (content.numel(),), content.data_ptr(), content.numel(), content)
+    carrier = CARRIERS[owner.dtype]
+    shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
+    return Blob(owner.name, carrier.code, shape, content.data_ptr(), content.numel(), content)
+
+
+def constant_name(method: str, fqn: str, taken: Mapping[str, torch.Tensor], tensor: torch.Tensor) -> str:
+    """The name to store a constant under: its FQN, with the method's name before it if another has that one."""
+    known = taken.get(fqn)
+    return CONSTANTS + (fqn if known is None or _same_view(known, tensor) else f"{method}/{fqn}")

@@ -1,0 +1,43 @@
+"""Run a program on its example inputs, and leave everything as it was."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from exporter.torch_internals import pytree
+from schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
+    """Flat outputs of a program for its example inputs.
+
+    Buffers, constants, inputs and the random state are afterwards what they were before.
+
+    Raises:
+        UsageError: The program has no example inputs.
+    """
+    if program.example_inputs is None:
+        raise UsageError("the program has no example inputs", remedy="capture it with example inputs")
+    args, kwargs = copy.deepcopy(program.example_inputs)
+    buffers = [program.state_dict[name] for name in program.graph_signature.buffers if name in program.state_dict]
+    constants = [value for value in program.constants.values() if isinstance(value, torch.Tensor)]
+    with _unchanged([*buffers, *constants]), torch.random.fork_rng(), torch.no_grad():
+        return list(pytree.tree_leaves(program.module()(*args, **kwargs)))
+
+
+@contextmanager
+def _unchanged(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, value in kept:
+                tensor.copy_(value)

@@ -1,0 +1,100 @@
+"""Write programs to an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from archive.writing import write_archive
+from exporter.capture import capture
+from exporter.emit.program import emit_programs
+from exporter.recording import record_outputs as record
+from schema.codec import encode
+from schema.errors import UsageError
+from schema.names import is_identifier
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+
+def save(
+    program: torch.export.ExportedProgram | Mapping[str, torch.export.ExportedProgram],
+    path: str | os.PathLike[str],
+    *,
+    record_outputs: bool = False,
+    keep_paths: bool = False,
+    examples: bool = True,
+) -> int:
+    """Write a program, or several under the names of their methods, to one archive.
+
+    The file is complete under its final name or not there at all; an older one under that name stays until then.
+
+    Args:
+        program: A program, which becomes the method ``forward``; or programs by name. They share their tensors.
+        path: Where to write.
+        record_outputs: Whether to run each program on its example inputs, and record what it returns for ``verify``.
+        keep_paths: Whether to keep absolute paths of source files in stack traces.
+        examples: Whether to keep the example inputs.
+
+    Returns:
+        Size of the file in bytes.
+
+    Raises:
+        UnsupportedError: A program holds something that the format cannot carry.
+        AccessError: The file cannot be written.
+        UsageError: A method's name is no identifier, or outputs cannot be recorded.
+    """
+    programs = dict(program) if isinstance(program, Mapping) else {"forward": program}
+    for name in programs:
+        if not is_identifier(name):
+            raise UsageError(f"{name!r} cannot name a method", remedy="use an identifier")
+    if record_outputs and not examples:
+        raise UsageError("outputs are recorded for the example inputs", remedy="keep the examples too")
+    expected = {name: record(each) for name, each in programs.items()} if record_outputs else None
+    emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples)
+    return write_archive(path, emitted.blobs, encode(emitted.manifest))
+
+
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    path: str | os.PathLike[str],
+    dynamic_shapes: Any = None,
+    strict: bool = False,
+    record_outputs: bool = False,
+    keep_paths: bool = False,
+    on_stage: Callable[[str, float], None] | None = None,
+) -> torch.export.ExportedProgram:
+    """Capture a module and write it to an archive.
+
+    Args:
+        module: What to capture.
+        args: Example positional inputs.
+        kwargs: Example keyword inputs.
+        path: Where to write.
+        dynamic_shapes: Which sizes may vary, as for :func:`exporter.capture`.
+        strict: As for :func:`exporter.capture`.
+        record_outputs: As for :func:`save`.
+        keep_paths: As for :func:`save`.
+        on_stage: Called with the name of each stage and the seconds it took, when it has ended.
+
+    Returns:
+        The captured program.
+
+    Raises:
+        CaptureError: The module cannot be captured.
+        UnsupportedError: The program holds something that the format cannot carry.
+        AccessError: The file cannot be written.
+    """
+    program = capture(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict, on_stage=on_stage)
+    start = perf_counter()
+    save(program, path, record_outputs=record_outputs, keep_paths=keep_paths)
+    if on_stage:
+        on_stage("save", perf_counter() - start)
+    return program

@@ -1,0 +1,280 @@
+"""Every private torch symbol that ``exporter`` uses, and everything that differs between torch versions.
+
+No other file of this package names a private torch module. Functions that torch leaves untyped are handed on as
+``Any``; classes that appear in our annotations keep their type. Read with torch 2.11, 2.13 and 2.15; run with 2.13.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import torch
+import torch._dynamo
+import torch._dynamo.variables.builder
+import torch._functorch.config
+import torch._functorch.predispatch as predispatch
+import torch._refs
+import torch.amp.autocast_mode
+import torch.distributed
+import torch.export._unlift
+import torch.export.dynamic_shapes
+import torch.fx._lazy_graph_module
+import torch.fx.experimental.proxy_tensor as proxy_tensor
+import torch.nn.utils.stateless
+from torch._dispatch.python import enable_python_dispatcher as _enable_python_dispatcher
+from torch._dynamo.source import (
+    AttrSource,
+    ConstantSource,
+    GetItemSource,
+    LocalSource,
+    TensorProperty,
+    TensorPropertySource,
+)
+from torch._export.verifier import TrainingIRVerifier
+from torch._guards import Source, TracingContext
+from torch._guards import tracing as _tracing
+from torch._ops import HigherOrderOperator, OpOverload
+from torch._prims_common import is_integer_dtype as _is_integer_dtype
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch._subclasses.fake_tensor import unset_fake_temporarily as _unset_fake_temporarily
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.fx.experimental.symbolic_shapes import (
+    CallMethodKey,
+    ConstraintViolationError,
+    ConvertIntKey,
+    DimDynamic,
+    DivideByKey,
+    EqualityConstraint,
+    GuardOnDataDependentSymNode,
+    InnerTensorKey,
+    RelaxedUnspecConstraint,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    StrictMinMaxConstraint,
+    SymIntSymbolicContext,
+)
+from torch.fx.experimental.symbolic_shapes import _free_unbacked_symbols_with_path as _unbacked_paths
+from torch.fx.experimental.symbolic_shapes import (
+    _suggest_fixes_for_data_dependent_error_non_strict as _suggest_checks,
+)
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as _free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import uninteresting_files as _uninteresting_files
+from torch.fx.passes.runtime_assert import insert_deferred_runtime_asserts as _insert_deferred_runtime_asserts
+from torch.fx.passes.split_module import split_module as _split_module
+from torch.utils import _pytree as pytree
+from torch.utils._pytree import SequenceKey, TreeSpec
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.symbol import SymT, symbol_is_type
+from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
+
+__all__ = [
+    "BACKENDS_THAT_DECOMPOSE",
+    "BUILTIN_CONTAINERS",
+    "ENTER_AUTOCAST",
+    "EXIT_AUTOCAST",
+    "NODES_CARRY_CUSTOM",
+    "SCALAR_TENSOR_INDEXES_SELECT",
+    "SET_GRAD_ENABLED",
+    "STACK_TRACE_ANCHORS",
+    "TENSOR_ASSERTS_ARE_ASYNC",
+    "VERSION",
+    "AttrSource",
+    "CallMethodKey",
+    "ConstantSource",
+    "ConstraintViolationError",
+    "ConvertIntKey",
+    "DataDependentOutputException",
+    "DerivedDim",
+    "DimDynamic",
+    "DimHint",
+    "DivideByKey",
+    "DynamicOutputShapeException",
+    "EqualityConstraint",
+    "FakeTensor",
+    "FakeTensorMode",
+    "FunctionalTensor",
+    "GetItemSource",
+    "GuardOnDataDependentSymNode",
+    "HigherOrderOperator",
+    "InnerTensorKey",
+    "LocalSource",
+    "ModuleCallEntry",
+    "ModuleCallSignature",
+    "ModuleStackTracer",
+    "OpOverload",
+    "RelaxedUnspecConstraint",
+    "SequenceKey",
+    "ShapeEnv",
+    "Source",
+    "StatelessSymbolicContext",
+    "StrictMinMaxConstraint",
+    "SymIntSymbolicContext",
+    "SymT",
+    "TensorProperty",
+    "TensorPropertySource",
+    "TracingContext",
+    "TrackedFake",
+    "TrainingIRVerifier",
+    "TreeSerializer",
+    "TreeSpec",
+    "UnsupportedOperatorException",
+    "ValueRangeError",
+    "ValueRanges",
+    "backed_hints",
+    "check_input_constraints_pre_hook",
+    "collective_remaps",
+    "compiler_flags",
+    "dynamo_config",
+    "enable_python_dispatcher",
+    "find_shape_env",
+    "free_unbacked_symbols",
+    "functorch_config",
+    "get_proxy_mode",
+    "get_proxy_slot",
+    "insert_deferred_runtime_asserts",
+    "int_oo",
+    "is_functorch_wrapped",
+    "is_integer_dtype",
+    "lazy_graph_modules",
+    "make_fx",
+    "maybe_disable_thunkify",
+    "predispatch",
+    "proxy_tensor",
+    "pytree",
+    "refs_tensor",
+    "reparametrize_module",
+    "split_module",
+    "suggest_checks",
+    "symbol_is_type",
+    "tracing",
+    "tree_serializer",
+    "unbacked_paths",
+    "uninteresting_files",
+    "unset_fake_temporarily",
+]
+
+VERSION: tuple[int, int] = (lambda found: (int(found[0]), int(found[1])))(
+    re.findall(r"\d+", str(torch.__version__))[:2]
+)
+"""The running torch, as (major, minor)."""
+
+NODES_CARRY_CUSTOM = VERSION >= (2, 13)
+"""From 2.13 on, a node that a pass creates gets the ``custom`` metadata of its first argument."""
+
+SCALAR_TENSOR_INDEXES_SELECT = VERSION >= (2, 13)
+"""From 2.13 on, ``x[i]`` with a scalar integer tensor ``i`` is traced as ``select(item(i))``."""
+
+TENSOR_ASSERTS_ARE_ASYNC = VERSION >= (2, 15)
+"""From 2.15 on, ``torch._assert`` of a tensor is traced as ``_assert_async``."""
+
+# --- dynamic shapes ------------------------------------------------------------------------------------------
+
+DimHint: Any = torch.export.dynamic_shapes._DimHint
+DerivedDim: Any = torch.export.dynamic_shapes._DerivedDim
+TrackedFake: Any = torch._dynamo.variables.builder.TrackedFake  # type: ignore[attr-defined]
+free_unbacked_symbols: Any = _free_unbacked_symbols
+unbacked_paths: Any = _unbacked_paths
+insert_deferred_runtime_asserts: Any = _insert_deferred_runtime_asserts
+suggest_checks: Any = _suggest_checks
+uninteresting_files: Any = _uninteresting_files
+
+BUILTIN_CONTAINERS: frozenset[Any] = frozenset(pytree.BUILTIN_TYPES)
+"""The container types that a ``dynamic_shapes`` specification mirrors as they are."""
+
+# --- tracing -------------------------------------------------------------------------------------------------
+
+ModuleStackTracer: Any = proxy_tensor._ModuleStackTracer
+make_fx: Any = proxy_tensor.make_fx
+get_proxy_mode: Any = proxy_tensor.get_proxy_mode
+get_proxy_slot: Any = proxy_tensor.get_proxy_slot
+maybe_disable_thunkify: Any = proxy_tensor.maybe_disable_thunkify
+enable_python_dispatcher: Any = _enable_python_dispatcher
+tracing: Any = _tracing
+unset_fake_temporarily: Any = _unset_fake_temporarily
+STACK_TRACE_ANCHORS: set[tuple[str, str]] = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", set())
+"""Functions, by file and name, whose frames belong into stack traces although they are not called ``forward``."""
+reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
+check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
+is_integer_dtype: Any = _is_integer_dtype
+refs_tensor: Any = torch._refs.tensor
+is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
+compiler_flags: Any = torch.compiler
+dynamo_config: Any = torch._dynamo.config
+functorch_config: Any = torch._functorch.config
+
+BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
+    torch.backends.mkldnn,
+    torch.backends.nnpack,
+    torch.backends.cudnn,
+)
+"""Backends whose composite operators choose another kernel, and so another graph, when they are on."""
+
+
+def collective_remaps() -> tuple[dict[Any, Any], dict[Any, str]]:
+    """Return the functional collective for each eager one, and the name of each reduce operation.
+
+    Both are empty until a process group exists: no collective can be called before.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return {}, {}
+    from torch.distributed import _functional_collectives as functional
+
+    return functional.traceable_collective_remaps, functional.REDUCE_OP_TO_STR
+
+
+# --- graph passes --------------------------------------------------------------------------------------------
+
+SET_GRAD_ENABLED: Any = torch._C._set_grad_enabled
+ENTER_AUTOCAST: Any = torch.amp.autocast_mode._enter_autocast
+EXIT_AUTOCAST: Any = torch.amp.autocast_mode._exit_autocast
+split_module: Any = _split_module
+lazy_graph_modules: Any = torch.fx._lazy_graph_module._use_lazy_graph_module
+
+# --- emitting ------------------------------------------------------------------------------------------------
+
+
+class TreeSerializer(NamedTuple):
+    """How a container type was registered.
+
+    Attributes:
+        name: The name it was registered under, None if without one.
+        dump: Its own ``to_dumpable_context``, if it has one.
+    """
+
+    name: str | None
+    dump: Any
+
+
+def tree_serializer(kind: Any) -> TreeSerializer | None:
+    """How a container type was registered with pytree; None if it was not."""
+    registered = pytree.SUPPORTED_SERIALIZED_TYPES.get(kind)
+    if registered is None:
+        return None
+    name = registered.serialized_type_name
+    return TreeSerializer(
+        None if name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND else name, registered.to_dumpable_context
+    )
+
+
+def backed_hints(shape_env: ShapeEnv) -> dict[Any, Any]:
+    """The example values of the backed symbols of a shape environment; 2.11 knows them by another name."""
+    return dict(shape_env.backed_var_to_val if hasattr(shape_env, "backed_var_to_val") else shape_env.var_to_val)
+
+
+def find_shape_env(module: torch.fx.GraphModule) -> ShapeEnv | None:
+    """The shape environment that the values of a graph belong to, None if nothing in it is symbolic or fake."""
+    for node in module.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(value, FakeTensor) and value.fake_mode.shape_env is not None:
+                return value.fake_mode.shape_env
+            if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+                return value.node.shape_env  # type: ignore[no-any-return]
+    return None

@@ -1,0 +1,225 @@
+"""What a program takes: arguments by name, and for each flat input its type, shape and range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from loader.arithmetic import Arithmetic, Number
+from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.torch_internals import TreeSpec, pytree
+from schema import graph as documents
+from schema.constraints import Constraints, Interval
+from schema.errors import FormatError, InputError
+from schema.literals import DType
+
+
+@dataclass(frozen=True)
+class TensorInput:
+    """A tensor that the program takes."""
+
+    name: str
+    dtype: torch.dtype
+    shape: Sequence[documents.Size]
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class NumberInput:
+    """A number that the program takes; its value may differ from the example's."""
+
+    name: str
+    row: documents.Symbolic
+
+
+@dataclass(frozen=True)
+class ConstantInput:
+    """A value that the program was captured for, and that cannot differ."""
+
+    name: str
+    value: Any
+
+
+FlatInput = TensorInput | NumberInput | ConstantInput
+
+_NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
+
+
+class Contract:
+    """Turns the arguments of a call into the flat inputs of a program, and refuses those that do not fit.
+
+    Args:
+        arguments: Name and tree of each argument, in the order in which they are flattened.
+        inputs: What each flat input must be.
+        constraints: The ``constraints`` section.
+    """
+
+    def __init__(
+        self, arguments: Sequence[tuple[str, TreeSpec]], inputs: Sequence[FlatInput], constraints: Constraints
+    ) -> None:
+        self._arguments = dict(arguments)
+        self._inputs = inputs
+        self._arithmetic = Arithmetic(constraints)
+        self._ranges = [(row.expression, row.interval) for row in constraints.ranges]
+        self._guards = [row.condition for row in constraints.guards]
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The flat inputs of a call.
+
+        Raises:
+            InputError: An argument is missing, unknown, or not what the program was captured for.
+        """
+        flat: list[Any] = []
+        for name, value in self._bind(args, kwargs).items():
+            spec = self._arguments[name]
+            if spec.is_leaf():
+                flat.append(value)
+                continue
+            leaves, found = pytree.tree_flatten(value)
+            if found != spec:
+                raise InputError(f"{name} has the structure {found}, expected {spec}")
+            flat += leaves
+        self.check(flat)
+        return flat
+
+    def check(self, flat: Sequence[Any]) -> None:
+        """See to it that flat inputs are what the program was captured for.
+
+        Raises:
+            InputError: One is not.
+        """
+        known: dict[int, Number] = {}
+        sizes: list[tuple[str, int, int]] = []
+        for expected, value in zip(self._inputs, flat, strict=True):
+            sizes += _CHECKS[type(expected)](expected, value)
+        pending = [size for size in sizes if not self._learn(*size, known)]
+        for _, expression, size in pending:
+            if solved := self._arithmetic.solve(expression, size, known):
+                known[solved[0]] = solved[1]
+        self._check_sizes(sizes, known)
+        self._check_guards(known)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        names = list(self._arguments)
+        if len(args) > len(names):
+            raise InputError(f"{len(args)} arguments, expected {len(names)}: {', '.join(names) or 'none'}")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if repeated := set(names[: len(args)]) & set(kwargs):
+            raise InputError(f"{min(repeated)} is given twice")
+        for what, wrong in (("missing", set(names) - set(given)), ("unknown", set(given) - set(names))):
+            if wrong:
+                raise InputError(f"{what} argument {min(wrong)}, expected {', '.join(names) or 'none'}")
+        return {name: given[name] for name in names}
+
+    def _learn(self, name: str, expression: int, size: int, known: dict[int, Number]) -> bool:
+        symbol = self._arithmetic.symbol(expression)
+        if symbol is None:
+            return False
+        if known.setdefault(symbol, size) != size:
+            raise InputError(f"{name} is {size}, expected {known[symbol]} as elsewhere in the inputs")
+        return True
+
+    def _check_sizes(self, sizes: list[tuple[str, int, int]], known: dict[int, Number]) -> None:
+        ranges = dict(self._ranges)
+        for name, expression, size in sizes:
+            expected = self._arithmetic.value(expression, known)
+            text = self._arithmetic.text(expression)
+            if expected is None and len(self._arithmetic.unknown(expression, known)) == 1:
+                raise InputError(f"{name} is {size}, which no whole number makes of {text}")
+            if expected is not None and expected != size:
+                raise InputError(f"{name} is {size}, expected {text} = {expected}")
+            if interval := ranges.get(expression):
+                self._check_range(name, size, interval)
+        for expression, interval in self._ranges:
+            value = self._arithmetic.value(expression, known)
+            if value is not None:
+                self._check_range(self._arithmetic.text(expression), value, interval)
+
+    def _check_range(self, name: str, value: Number, interval: Interval) -> None:
+        lower, upper = (self._arithmetic.value(bound, {}) for bound in (interval.lower, interval.upper))
+        if lower is not None and upper is not None and not lower <= value <= upper:
+            bounds = f"at least {lower}" if upper == math.inf else f"{lower} to {upper}"
+            raise InputError(f"{name} is {value}, expected {bounds}")
+
+    def _check_guards(self, known: dict[int, Number]) -> None:
+        for condition in self._guards:
+            if self._arithmetic.value(condition, known) is False:
+                raise InputError(f"the inputs do not fulfil {self._arithmetic.text(condition)}")
+
+
+def flat_inputs(
+    document: documents.ProgramGraph, names: Sequence[str], paths: Sequence[str], literals: LiteralBuilder
+) -> list[FlatInput]:
+    """What the flat inputs of a program must be.
+
+    Args:
+        document: The ``graph`` section.
+        names: Placeholders of the user's inputs, in order.
+        paths: What people call each.
+        literals: Builds constants and devices.
+
+    Raises:
+        FormatError: A placeholder is missing or has no valid value.
+    """
+    values = {node.name: node.value for node in document.graphs[0].nodes}
+    found: list[FlatInput] = []
+    for name, path in zip(names, paths, strict=True):
+        place = values.get(name, documents.ABSENT)
+        row = document.values[place] if 0 <= place < len(document.values) else None
+        match row:
+            case documents.TensorValue():
+                dtype = torch_constant(DType(row.dtype), ("graph", name))
+                found.append(TensorInput(path, dtype, row.shape, literals.device(row.device)))
+            case documents.Symbolic():
+                found.append(NumberInput(path, row))
+            case documents.LiteralValue(literal):
+                found.append(ConstantInput(path, literals.build(document.literals[literal], ("graph", name))))
+            case _:
+                raise FormatError("an input without a value", loc=("graph", name))
+    return found
+
+
+def _check_tensor(expected: TensorInput, value: Any) -> list[tuple[str, int, int]]:
+    name = expected.name
+    if not isinstance(value, torch.Tensor):
+        raise InputError(f"{name} is a {type(value).__name__}, expected a tensor of {expected.dtype}")
+    if value.dtype != expected.dtype:
+        raise InputError(f"{name} is of {value.dtype}, expected {expected.dtype}")
+    shape = list(value.shape)
+    if len(shape) != len(expected.shape):
+        raise InputError(f"{name} has {len(shape)} dimensions (shape {shape}), expected {len(expected.shape)}")
+    if value.device.type != expected.device.type and shape:
+        raise InputError(f"{name} is on {value.device}, expected {expected.device}")
+    sizes: list[tuple[str, int, int]] = []
+    for dimension, (size, wanted) in enumerate(zip(shape, expected.shape, strict=True)):
+        place = f"dimension {dimension} of {name} (shape {shape})"
+        if isinstance(wanted, documents.Symbolic):
+            sizes.append((place, wanted.expression, size))
+        elif size != wanted:
+            raise InputError(f"{place} is {size}, expected {wanted}")
+    return sizes
+
+
+def _check_number(expected: NumberInput, value: Any) -> list[tuple[str, int, int]]:
+    kind = expected.row.kind
+    if not isinstance(value, _NUMBERS[kind]) or (kind == "int" and isinstance(value, bool)):
+        raise InputError(f"{expected.name} is a {type(value).__name__}, expected a {kind}")
+    return [(expected.name, expected.row.expression, value)] if isinstance(value, int) and kind == "int" else []
+
+
+def _check_constant(expected: ConstantInput, value: Any) -> list[tuple[str, int, int]]:
+    same = type(value) is type(expected.value) and (value == expected.value or value != value is not expected.value)
+    if not same and not (value is None and expected.value is None):
+        raise InputError(f"{expected.name} is {value!r:.80}, and the program was captured for {expected.value!r:.80}")
+    return []
+
+
+_CHECKS: dict[type, Callable[[Any, Any], list[tuple[str, int, int]]]] = {
+    TensorInput: _check_tensor,
+    NumberInput: _check_number,
+    ConstantInput: _check_constant,
+}

@@ -1,0 +1,172 @@
+"""A program as a module that is called, and nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from archive.reading import ArchiveFile, open_archive
+from loader.contract import Contract, flat_inputs
+from loader.devices import Devices, Target
+from loader.integrity import check_storages
+from loader.loading import Verify
+from loader.operators import Operators
+from loader.rebuild.graph import Tables, build_graphs
+from loader.rebuild.literals import LiteralBuilder
+from loader.rebuild.program import build_example
+from loader.rebuild.tensors import TensorBuilder
+from loader.rebuild.trees import TreeBuilder, build_calls
+from loader.torch_internals import TreeSpec, pytree
+from schema.calls import Calls
+from schema.constraints import Constraints
+from schema.errors import FormatError
+from schema.graph import ProgramGraph
+from schema.manifest import Method
+from schema.names import check_fqn
+from schema.signature import Signature
+
+_USER_OUTPUTS = ("user_output", "loss_output")
+_WRITTEN_BACK = ("buffer_mutation", "parameter_mutation", "user_input_mutation")
+
+
+def load_module(
+    path: str | os.PathLike[str],
+    *,
+    method: str = "forward",
+    device: Target = None,
+    mmap: bool = True,
+    allow_ops: Iterable[str] = (),
+    verify: Verify = "sections",
+) -> ProgramModule:
+    """The program of an archive as a module to call: the fast way to run it.
+
+    Calls check their arguments against what the program was captured for, and raise
+    :class:`~schema.errors.InputError` in one line where one does not fit. The graph is the captured one: ``train()``
+    and ``eval()`` change nothing in it, and devices are chosen here, by ``device``.
+
+    The arguments are those of :func:`loader.load`, and so are the errors.
+    """
+    with open_archive(path) as archive:
+        found = archive.method(method)
+        if verify == "full":
+            check_storages(archive)
+        devices = Devices(device)
+        tensors = TensorBuilder(archive, devices, mmap=mmap)
+        return _assemble(archive, found, tensors, LiteralBuilder(devices, operators := Operators(allow_ops)), operators)
+
+
+class ProgramModule(torch.nn.Module):
+    """A loaded program. Its parameters and buffers have the names that they had in the captured module.
+
+    Attributes:
+        example_inputs: The recorded example as (args, kwargs), None if there is none.
+    """
+
+    _run: Callable[..., Any]
+
+    def __init__(
+        self,
+        run: fx.GraphModule,
+        contract: Contract,
+        signature: Signature,
+        out_spec: TreeSpec,
+        example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None,
+    ) -> None:
+        super().__init__()
+        self.example_inputs = example_inputs
+        # Not a submodule: it has no parameters, and its subgraphs would show among the user's modules.
+        vars(self)["_run"] = run.forward
+        self._contract = contract
+        self._out_spec = out_spec
+        self._inputs = [row.target if row.kind != "user_input" else None for row in signature.inputs]
+        places = {row.argument.name: place for place, row in enumerate(signature.inputs)}
+        targets = {row.target: place for place, row in enumerate(signature.inputs) if row.target}
+        self._returned = [place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS]
+        self._written = [
+            (place, places[row.target or ""] if row.kind == "user_input_mutation" else targets[row.target or ""])
+            for place, row in enumerate(signature.outputs)
+            if row.kind in _WRITTEN_BACK
+        ]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program.
+
+        Raises:
+            InputError: An argument is not what the program was captured for.
+        """
+        user = iter(self._contract.flatten(args, kwargs))
+        inputs = [next(user) if fqn is None else _get(self, fqn) for fqn in self._inputs]
+        outputs = self._run(*inputs)
+        for place, source in self._written:
+            with torch.no_grad():
+                inputs[source].copy_(outputs[place])
+        return pytree.tree_unflatten([outputs[place] for place in self._returned], self._out_spec)
+
+
+def _assemble(
+    archive: ArchiveFile, method: Method, tensors: TensorBuilder, literals: LiteralBuilder, operators: Operators
+) -> ProgramModule:
+    name = method.name
+    tables = Tables(archive.section(name, "graph", ProgramGraph), literals, operators)
+    signature = archive.section(name, "signature", Signature)
+    graph, root = build_graphs(tables, None)
+    calls = archive.section(name, "calls", Calls)
+    trees = TreeBuilder(calls.types, literals)
+    call = build_calls(calls, trees, literals)[0].signature
+    users = [row.argument.name for row in signature.inputs if row.kind == "user_input"]
+    paths = [port.name for port in method.inputs]
+    arguments = _arguments(call)
+    if not len(users) == len(paths) == sum(spec.num_leaves for _, spec in arguments):
+        raise FormatError("the inputs do not fit the signature", loc=(name, "signature"))
+    contract = Contract(
+        arguments,
+        flat_inputs(tables.document, users, paths, literals),
+        archive.section(name, "constraints", Constraints),
+    )
+    example = build_example(method, calls, trees, tensors, literals)
+    module = ProgramModule(fx.GraphModule(root, graph), contract, signature, call.out_spec, example)
+    _register_tensors(module, method, signature, tensors)
+    return module
+
+
+def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
+    """Name and tree of each argument: positional ones, then keyword ones as they were given at capture."""
+    args, kwargs = call.in_spec.children()
+    known = call.forward_arg_names or []
+    positional = args.children()
+    names = [known[index] if index < len(known) else f"args_{index}" for index in range(len(positional))]
+    return list(zip([*names, *kwargs.context], [*positional, *kwargs.children()], strict=True))
+
+
+def _register_tensors(module: ProgramModule, method: Method, signature: Signature, tensors: TensorBuilder) -> None:
+    state = {row.key: row.tensor for row in method.state}
+    constants = {row.key: row.tensor for row in method.constants}
+    for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
+        if fqn is None or fqn not in {**constants, **state}:
+            raise FormatError("an input without a tensor", loc=(method.name, "signature", "inputs", index))
+    # The whole state dictionary, not only what the graph reads: it is the user's.
+    for fqn, place in {**constants, **state}.items():
+        _set(module, check_fqn(fqn, (method.name, "state")).split("."), tensors.build(place), fqn in state)
+
+
+def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, persistent: bool) -> None:
+    *parents, name = path
+    for parent in parents:
+        if parent not in module._modules:
+            module.add_module(parent, torch.nn.Module())
+        module = module.get_submodule(parent)
+    if isinstance(tensor, torch.nn.Parameter):
+        module.register_parameter(name, tensor)
+    else:
+        module.register_buffer(name, tensor, persistent=persistent)
+
+
+def _get(module: torch.nn.Module, fqn: str) -> torch.Tensor:
+    *parents, name = fqn.split(".")
+    for parent in parents:
+        module = module._modules[parent]  # type: ignore[assignment]
+    return getattr(module, name)  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""From the documents of an archive to torch's objects."""

@@ -1,0 +1,177 @@
+"""Symbols and expressions to sympy's, and a shape environment that knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loader.torch_internals import (
+    captured_traceback,
+    set_backed_value,
+    shape_guard,
+    source_types,
+    symbolic_functions,
+    unbacked_numbers,
+    value_range,
+)
+from schema import constraints as documents
+from schema.errors import FormatError, Loc
+from schema.graph import Symbolic
+from schema.names import check_identifier
+
+_MAX_EXPONENT = 64
+_SYMPY = frozenset(
+    {
+        *("Add", "Mul", "Pow", "Abs", "floor", "ceiling", "Piecewise", "ExprCondPair", "And", "Or", "Not"),
+        *("Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan"),
+    }
+)
+"""Functions that are sympy's; the others of the format are torch's."""
+
+_POWERS = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift"})
+"""Functions of which a short expression can have an enormous value."""
+
+
+class SymbolBuilder:
+    """Builds the symbols, expressions, ranges and guards of one program in one shape environment.
+
+    Args:
+        document: The ``constraints`` section.
+        shape_env: The shape environment to tell of them.
+
+    Raises:
+        FormatError: An expression refers to what does not stand before it, or is not what its function takes.
+    """
+
+    def __init__(self, document: documents.Constraints, shape_env: Any) -> None:
+        import sympy
+
+        self._sympy = sympy
+        self._functions, self._int_oo = symbolic_functions()
+        self._shape_env = shape_env
+        self._document = document
+        self._numbers: dict[tuple[str, int, Any], Any] = {}
+        self.symbols = [self._symbol(row, index) for index, row in enumerate(document.symbols)]
+        self._leaves: dict[type, Callable[[Any], Any]] = {
+            documents.Integer: lambda row: sympy.Integer(row.value),
+            documents.Rational: lambda row: sympy.Rational(row.numerator, row.denominator),
+            documents.Real: lambda row: sympy.Float(row.value),
+            documents.Truth: lambda row: sympy.true if row.value else sympy.false,
+            documents.Infinity: self._infinity,
+        }
+        self.expressions: list[Any] = []
+        for index, expression in enumerate(document.expressions):
+            self.expressions.append(self._expression(expression, ("constraints", "expressions", index)))
+        for index, row in enumerate(document.symbols):
+            self._register(row, index)
+
+    def ranges(self) -> dict[Any, Any]:
+        """The program's range constraints."""
+        return {
+            self._at(row.expression, ("constraints", "ranges", index)): self._interval(row.interval)
+            for index, row in enumerate(self._document.ranges)
+        }
+
+    def guard(self) -> None:
+        """Tell the shape environment the program's guards."""
+        for index, row in enumerate(self._document.guards):
+            condition = self._at(row.condition, ("constraints", "guards", index))
+            self._shape_env.guards.append(shape_guard(condition))
+
+    def number(self, row: Symbolic, loc: Loc) -> Any:
+        """A symbolic int, float or bool; the same one for equal rows."""
+        key = (row.kind, row.expression, row.hint)
+        if key not in self._numbers:
+            makers = {
+                "int": self._shape_env.create_symintnode,
+                "float": self._shape_env.create_symfloatnode,
+                "bool": lambda expression, hint: self._shape_env.create_symboolnode(expression),  # noqa: ARG005
+            }
+            if row.kind not in makers:
+                raise FormatError(f"no symbolic number is a {row.kind[:80]!r}", loc=loc)
+            expression = self._at(row.expression, loc)
+            wanted = self._sympy.logic.boolalg.Boolean if row.kind == "bool" else self._sympy.Expr
+            if not isinstance(expression, wanted):
+                raise FormatError(f"a symbolic {row.kind} cannot be {expression}", loc=loc)
+            self._numbers[key] = makers[row.kind](expression, hint=row.hint)
+        return self._numbers[key]
+
+    def _symbol(self, row: documents.Symbol, index: int) -> Any:
+        loc: Loc = ("constraints", "symbols", index)
+        unknown = set(row.assumptions) - set(documents.ASSUMPTIONS)
+        if unknown:
+            raise FormatError(f"unknown assumption {sorted(unknown)[0][:80]!r}", loc=loc)
+        return self._sympy.Symbol(check_identifier(row.name, loc), **dict.fromkeys(row.assumptions, True))
+
+    def _register(self, row: documents.Symbol, index: int) -> None:
+        shape_env, symbol = self._shape_env, self.symbols[index]
+        if isinstance(row.hint, int):
+            set_backed_value(shape_env, symbol, row.hint)
+        if row.interval:
+            known = self._interval(row.interval)
+            shape_env.constrain_symbol_range(symbol, compiler_min=known.lower, compiler_max=known.upper)
+        shape_env.var_to_stack[symbol] = captured_traceback()
+        unbacked_numbers(shape_env, row.name)
+        if row.sources:
+            loc: Loc = ("constraints", "symbols", index)
+            shape_env.var_to_sources[symbol] = [_build_source(source, loc) for source in row.sources]
+
+    def _expression(self, row: documents.Expression, loc: Loc) -> Any:
+        if isinstance(row, documents.SymbolReference):
+            if not 0 <= row.symbol < len(self.symbols):
+                raise FormatError(f"no symbol {row.symbol}", loc=loc)
+            return self.symbols[row.symbol]
+        if not isinstance(row, documents.Apply):
+            return self._leaves[type(row)](row)
+        operands = [self._at(operand, loc) for operand in row.operands]
+        if row.function not in documents.FUNCTIONS:
+            raise FormatError(f"unknown function {row.function[:80]!r}", loc=loc)
+        if row.function in _POWERS and any(abs(power) > _MAX_EXPONENT for power in operands[1:] if power.is_number):
+            raise FormatError(f"an exponent over {_MAX_EXPONENT}", loc=loc)
+        try:
+            return self._function(row.function)(*operands)
+        except Exception as error:  # sympy and torch refuse wrong operands with whatever comes to hand
+            message = f"{row.function} cannot take {len(operands)} such operands: {error}"
+            raise FormatError(message, loc=loc) from error
+
+    def _function(self, name: str) -> Any:
+        if name == "ExprCondPair":
+            return self._sympy.functions.elementary.piecewise.ExprCondPair
+        return getattr(self._sympy if name in _SYMPY else self._functions, name)
+
+    def _infinity(self, row: documents.Infinity) -> Any:
+        infinity = self._int_oo if row.integer else self._sympy.oo
+        return -infinity if row.negative else infinity
+
+    def _interval(self, row: documents.Interval) -> Any:
+        loc: Loc = ("constraints",)
+        lower, upper = self._at(row.lower, loc), self._at(row.upper, loc)
+        try:
+            return value_range(lower, upper)
+        except Exception as error:  # torch raises what its assertions and sympy's comparisons happen to
+            raise FormatError(f"no range from {lower} to {upper}", loc=loc) from error
+
+    def _at(self, index: int, loc: Loc) -> Any:
+        if not 0 <= index < len(self.expressions):
+            raise FormatError(f"no expression {index} before this", loc=loc)
+        return self.expressions[index]
+
+
+def _build_source(row: documents.Source, loc: Loc) -> Any:
+    types = source_types()
+    source = types.LocalSource(check_identifier(row.argument, loc), is_input=True)
+    for step in row.steps:
+        match step.kind, step.key:
+            case "item", key:
+                source = types.GetItemSource(source, key)
+            case "attribute", str(key):
+                source = types.AttrSource(source, check_identifier(key, loc))
+            case "size", int(key):
+                source = types.TensorPropertySource(source, types.TensorProperty.SIZE, key)
+            case "stride", int(key):
+                source = types.TensorPropertySource(source, types.TensorProperty.STRIDE, key)
+            case "offset", _:
+                source = types.TensorPropertySource(source, types.TensorProperty.STORAGE_OFFSET)
+            case _:
+                raise FormatError(f"no step {step.kind[:80]!r}", loc=loc)
+    return source

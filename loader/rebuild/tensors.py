@@ -1,0 +1,64 @@
+"""Tensors as views of the mapped file."""
+
+from __future__ import annotations
+
+import torch
+
+from archive.reading import ArchiveFile
+from loader.devices import Devices
+from loader.rebuild.literals import torch_constant
+from schema.literals import DType
+
+
+class TensorBuilder:
+    """Builds the tensors of an archive, each storage once.
+
+    Args:
+        archive: The archive.
+        devices: Where recorded devices are put.
+        mmap: Whether tensors are the mapped file (pages are read when touched, and copied when written), or copies.
+    """
+
+    def __init__(self, archive: ArchiveFile, devices: Devices, *, mmap: bool = True) -> None:
+        self._archive = archive
+        self._devices = devices
+        self._mmap = mmap
+        self._storages: dict[tuple[int, torch.device], torch.Tensor] = {}
+        self._tensors: dict[int, torch.Tensor] = {}
+
+    def build(self, index: int) -> torch.Tensor:
+        """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
+        if index not in self._tensors:
+            self._tensors[index] = self._view(index)
+        return self._tensors[index]
+
+    def _view(self, index: int) -> torch.Tensor:
+        row = self._archive.manifest.tensors[index]
+        dtype = torch_constant(DType(row.dtype), ("tensors", row.name))
+        storage = self._storage(row.storage, self._devices.place(row.device))
+        view = torch.empty(0, dtype=dtype, device=storage.device)
+        view.set_(storage.untyped_storage(), row.offset, row.shape, row.strides or _contiguous(row.shape))
+        if row.parameter:
+            return torch.nn.Parameter(view, requires_grad=row.requires_grad)
+        return view.requires_grad_(row.requires_grad)
+
+    def _storage(self, index: int, device: torch.device) -> torch.Tensor:
+        if (index, device) not in self._storages:
+            self._storages[index, device] = self._bytes(index).to(device)
+        return self._storages[index, device]
+
+    def _bytes(self, index: int) -> torch.Tensor:
+        storage = self._archive.manifest.storages[index]
+        if not storage.nbytes:
+            return torch.empty(0, dtype=torch.uint8)
+        start = self._archive.entries[storage.name].start
+        mapped = torch.frombuffer(self._archive.mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
+        return mapped if self._mmap else mapped.clone()
+
+
+def _contiguous(shape: list[int]) -> list[int]:
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return strides[::-1]

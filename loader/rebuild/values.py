@@ -1,0 +1,79 @@
+"""What is known of values before the program runs: fake tensors, symbolic numbers, constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.rebuild.symbols import SymbolBuilder
+from loader.torch_internals import fake_tensor
+from schema import graph as documents
+from schema.errors import FormatError, Loc
+from schema.literals import DType
+
+
+class ValueBuilder:
+    """Builds values of rows of one table. Tensors are made anew each time, since no two nodes share one.
+
+    Args:
+        rows: The table of values.
+        literals: The values of the table of literals.
+        builder: Builds what a tensor's row names.
+        symbols: Builds symbolic numbers.
+        mode: The mode of fake tensors.
+    """
+
+    def __init__(
+        self,
+        rows: list[documents.Value],
+        literals: list[Any],
+        builder: LiteralBuilder,
+        symbols: SymbolBuilder,
+        mode: Any,
+    ) -> None:
+        self._rows = rows
+        self._literals = literals
+        self._builder = builder
+        self._symbols = symbols
+        self._mode = mode
+
+    def build(self, index: int, loc: Loc) -> Any:
+        """The value at a place of the table.
+
+        Raises:
+            FormatError: The row, or one that it refers to, is not there or not valid.
+        """
+        if not 0 <= index < len(self._rows):
+            raise FormatError(f"no value {index}", loc=loc)
+        match self._rows[index]:
+            case documents.TensorValue() as row:
+                return self._tensor(row, loc)
+            case documents.Symbolic() as row:
+                return self._symbols.number(row, loc)
+            case documents.LiteralValue(literal):
+                return self._literals[literal]
+            case documents.ListValue(items):
+                return [self._part(item, index, loc) for item in items]
+            case documents.TupleValue(items):
+                return tuple(self._part(item, index, loc) for item in items)
+
+    def _part(self, item: int, whole: int, loc: Loc) -> Any:
+        # Parts are placed before the whole, so a container cannot hold itself.
+        if item >= whole:
+            raise FormatError(f"value {whole} holds value {item}, which does not stand before it", loc=loc)
+        return self.build(item, loc)
+
+    def _tensor(self, row: documents.TensorValue, loc: Loc) -> Any:
+        shape = [self._size(size, loc) for size in row.shape]
+        strides = [self._size(stride, loc) for stride in row.strides]
+        dtype = torch_constant(DType(row.dtype), loc)
+        if row.layout != "strided":
+            raise FormatError(f"a tensor of layout {row.layout[:80]!r}", loc=loc)
+        try:
+            device = self._builder.device(row.device)
+            return fake_tensor(self._mode, shape, strides, dtype, device, row.requires_grad)
+        except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+            raise FormatError(f"not a valid tensor value: {error}", loc=loc) from error
+
+    def _size(self, size: documents.Size, loc: Loc) -> Any:
+        return self._symbols.number(size, loc) if isinstance(size, documents.Symbolic) else size
