@@ -64,7 +64,7 @@ class Contract:
         self._arguments = dict(arguments)
         self._inputs = inputs
         self._arithmetic = Arithmetic(constraints)
-        self._ranges = [(row.expression, row.interval) for row in constraints.ranges]
+        self._ranges = {row.expression: row.interval for row in constraints.ranges}
         self._guards = [row.condition for row in constraints.guards]
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -124,7 +124,6 @@ class Contract:
         return True
 
     def _check_sizes(self, sizes: list[tuple[str, int, int]], known: dict[int, Number]) -> None:
-        ranges = dict(self._ranges)
         for name, expression, size in sizes:
             expected = self._arithmetic.value(expression, known)
             text = self._arithmetic.text(expression)
@@ -132,12 +131,8 @@ class Contract:
                 raise InputError(f"{name} is {size}, which no whole number makes of {text}")
             if expected is not None and expected != size:
                 raise InputError(f"{name} is {size}, expected {text} = {expected}")
-            if interval := ranges.get(expression):
+            if interval := self._ranges.get(expression):
                 self._check_range(name, size, interval)
-        for expression, interval in self._ranges:
-            value = self._arithmetic.value(expression, known)
-            if value is not None:
-                self._check_range(self._arithmetic.text(expression), value, interval)
 
     def _check_range(self, name: str, value: Number, interval: Interval) -> None:
         lower, upper = (self._arithmetic.value(bound, {}) for bound in (interval.lower, interval.upper))

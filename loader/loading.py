@@ -10,7 +10,7 @@ import torch
 
 from archive.reading import open_archive
 from loader.devices import Devices, Target
-from loader.integrity import check_storages
+from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.program import rebuild_program
 from loader.rebuild.tensors import TensorBuilder
@@ -40,7 +40,7 @@ def load(
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
         allow_ops: Namespaces of custom operators that the program may call.
-        verify: ``sections`` checks the digests of everything but weights, ``full`` those of the weights too.
+        verify: ``sections`` checks the digests of what is read but weights, ``full`` those of the whole file.
 
     Raises:
         AccessError: The file cannot be read.
@@ -53,7 +53,7 @@ def load(
     with open_archive(path) as archive:
         found = archive.method(method)
         if verify == "full":
-            check_storages(archive)
+            check_digests(archive)
         devices = Devices(device)
         tensors = TensorBuilder(archive, devices, mmap=mmap)
         return rebuild_program(archive, found, tensors, devices, Operators(allow_ops), debug=debug)

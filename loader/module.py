@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import fx
 from archive.reading import ArchiveFile, open_archive
 from loader.contract import Contract, flat_inputs
 from loader.devices import Devices, Target
-from loader.integrity import check_storages
+from loader.integrity import check_digests
 from loader.loading import Verify
 from loader.operators import Operators
 from loader.rebuild.graph import Tables, build_graphs
@@ -23,7 +24,7 @@ from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
 from schema.constraints import Constraints
-from schema.errors import FormatError
+from schema.errors import FormatError, Loc
 from schema.graph import ProgramGraph
 from schema.manifest import Method
 from schema.names import check_fqn
@@ -53,10 +54,31 @@ def load_module(
     with open_archive(path) as archive:
         found = archive.method(method)
         if verify == "full":
-            check_storages(archive)
+            check_digests(archive)
         devices = Devices(device)
         tensors = TensorBuilder(archive, devices, mmap=mmap)
         return _assemble(archive, found, tensors, LiteralBuilder(devices, operators := Operators(allow_ops)), operators)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What a module runs.
+
+    Attributes:
+        run: The graph as a function of all its inputs.
+        contract: What calls must be.
+        out_spec: Tree of the result.
+        inputs: FQN of each input of the graph, None where it is the user's.
+        returned: Places of the outputs of the graph that the user gets.
+        written: Places of other outputs, and of the inputs that they are written back to.
+    """
+
+    run: Callable[..., Any]
+    contract: Contract
+    out_spec: TreeSpec
+    inputs: list[str | None]
+    returned: list[int]
+    written: list[tuple[int, int]]
 
 
 class ProgramModule(torch.nn.Module):
@@ -66,31 +88,13 @@ class ProgramModule(torch.nn.Module):
         example_inputs: The recorded example as (args, kwargs), None if there is none.
     """
 
-    _run: Callable[..., Any]
+    _program: _Program
+    example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None
 
-    def __init__(
-        self,
-        run: fx.GraphModule,
-        contract: Contract,
-        signature: Signature,
-        out_spec: TreeSpec,
-        example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None,
-    ) -> None:
+    def __init__(self, program: _Program, example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None) -> None:
         super().__init__()
+        self._program = program
         self.example_inputs = example_inputs
-        # Not a submodule: it has no parameters, and its subgraphs would show among the user's modules.
-        vars(self)["_run"] = run.forward
-        self._contract = contract
-        self._out_spec = out_spec
-        self._inputs = [row.target if row.kind != "user_input" else None for row in signature.inputs]
-        places = {row.argument.name: place for place, row in enumerate(signature.inputs)}
-        targets = {row.target: place for place, row in enumerate(signature.inputs) if row.target}
-        self._returned = [place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS]
-        self._written = [
-            (place, places[row.target or ""] if row.kind == "user_input_mutation" else targets[row.target or ""])
-            for place, row in enumerate(signature.outputs)
-            if row.kind in _WRITTEN_BACK
-        ]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program.
@@ -98,13 +102,14 @@ class ProgramModule(torch.nn.Module):
         Raises:
             InputError: An argument is not what the program was captured for.
         """
-        user = iter(self._contract.flatten(args, kwargs))
-        inputs = [next(user) if fqn is None else _get(self, fqn) for fqn in self._inputs]
-        outputs = self._run(*inputs)
-        for place, source in self._written:
+        program = self._program
+        user = iter(program.contract.flatten(args, kwargs))
+        inputs = [next(user) if fqn is None else _get(self, fqn) for fqn in program.inputs]
+        outputs = program.run(*inputs)
+        for place, source in program.written:
             with torch.no_grad():
                 inputs[source].copy_(outputs[place])
-        return pytree.tree_unflatten([outputs[place] for place in self._returned], self._out_spec)
+        return pytree.tree_unflatten([outputs[place] for place in program.returned], program.out_spec)
 
 
 def _assemble(
@@ -127,10 +132,31 @@ def _assemble(
         flat_inputs(tables.document, users, paths, literals),
         archive.section(name, "constraints", Constraints),
     )
-    example = build_example(method, calls, trees, tensors, literals)
-    module = ProgramModule(fx.GraphModule(root, graph), contract, signature, call.out_spec, example)
+    program = _Program(
+        run=fx.GraphModule(root, graph).forward,
+        contract=contract,
+        out_spec=call.out_spec,
+        inputs=[row.target if row.kind != "user_input" else None for row in signature.inputs],
+        returned=[place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS],
+        written=_written(signature, (name, "signature")),
+    )
+    module = ProgramModule(program, build_example(method, calls, trees, tensors, literals))
     _register_tensors(module, method, signature, tensors)
     return module
+
+
+def _written(signature: Signature, loc: Loc) -> list[tuple[int, int]]:
+    """Places of the outputs that are written back, and of the inputs that they are written to."""
+    users = {row.argument.name: place for place, row in enumerate(signature.inputs) if row.kind == "user_input"}
+    states = {row.target: place for place, row in enumerate(signature.inputs) if row.kind != "user_input"}
+    pairs = []
+    for place, row in enumerate(signature.outputs):
+        if row.kind in _WRITTEN_BACK:
+            source = (users if row.kind == "user_input_mutation" else states).get(row.target or "")
+            if source is None:
+                raise FormatError(f"an output is written to {str(row.target)[:80]!r}, which is no input", loc=loc)
+            pairs.append((place, source))
+    return pairs
 
 
 def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
@@ -159,10 +185,13 @@ def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, per
         if parent not in module._modules:
             module.add_module(parent, torch.nn.Module())
         module = module.get_submodule(parent)
-    if isinstance(tensor, torch.nn.Parameter):
-        module.register_parameter(name, tensor)
-    else:
-        module.register_buffer(name, tensor, persistent=persistent)
+    try:
+        if isinstance(tensor, torch.nn.Parameter):
+            module.register_parameter(name, tensor)
+        else:
+            module.register_buffer(name, tensor, persistent=persistent)
+    except KeyError as error:
+        raise FormatError(f"no module can hold a tensor of this name: {error.args[0]}", loc=tuple(path)) from error
 
 
 def _get(module: torch.nn.Module, fqn: str) -> torch.Tensor:

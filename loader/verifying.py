@@ -12,7 +12,7 @@ import torch
 
 from archive.reading import ArchiveFile, open_archive
 from loader.devices import Devices, Target
-from loader.integrity import check_storages
+from loader.integrity import check_digests
 from loader.loading import load
 from loader.module import load_module
 from loader.operators import Operators
@@ -86,7 +86,7 @@ def verify(path: str | os.PathLike[str], *, device: Target = None, allow_ops: It
     if archive is None:
         return Report(checks)
     with archive:
-        _check(checks, "digests of tensors", lambda: check_storages(archive), lambda nbytes: f"{nbytes:,} bytes")
+        _check(checks, "digests", lambda: check_digests(archive), lambda nbytes: f"{nbytes:,} bytes")
         for method in archive.manifest.methods:
             _check_method(checks, archive, method, path, device, list(allow_ops))
     return Report(checks)
@@ -98,7 +98,7 @@ def _check_method(
     name, operators = method.name, Operators(allow_ops)
     steps: list[tuple[str, Callable[[], Any], Callable[[Any], str]]] = [
         (
-            "digests of sections",
+            "documents",
             lambda: [archive.section(name, section, kind) for section, kind in _SECTIONS.items()],
             lambda sections: f"{len(sections)} sections",
         ),

@@ -1,0 +1,302 @@
+"""Bad input gives one clear error of our family, and a failed write loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+import exporter
+import loader
+from archive.reading import open_archive
+from archive.writing import bytes_blob, write_archive
+from schema.calls import Calls
+from schema.codec import compress
+from schema.constraints import Constraints
+from schema.errors import (
+    AccessError,
+    ArchiveError,
+    FormatError,
+    IntegrityError,
+    OperatorError,
+    UnsupportedError,
+    UsageError,
+    VersionError,
+)
+from schema.graph import ProgramGraph
+from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
+from schema.signature import Signature
+from tests.models import cases
+
+KINDS = {"graph": ProgramGraph, "signature": Signature, "constraints": Constraints, "calls": Calls}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    case = cases()["dynamic"]()
+    path = tmp_path_factory.mktemp("original") / "model"
+    exporter.export(case.module, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, path=path)
+    return path
+
+
+def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+    """Write an archive anew, well formed and with right digests, after a change to its documents as plain values."""
+    import hashlib
+
+    with open_archive(source) as archive:
+        documents = {name: msgspec.to_builtins(archive.section("forward", name, kind)) for name, kind in KINDS.items()}
+        manifest = msgspec.to_builtins(archive.manifest, builtin_types=(bytes,))
+        change(documents, manifest)
+        raw = {name: archive.raw(name) for name in archive.entries if name not in (MANIFEST, MANIFEST_DIGEST)}
+        entries = archive.entries
+        for name, document in documents.items():
+            content = msgspec.msgpack.encode(document)
+            frame = compress(content)
+            raw[section_name("forward", name)] = frame
+            for section in manifest["methods"][0]["sections"]:
+                if section["name"] == name:
+                    digest = hashlib.sha256(frame).digest()
+                    section.update(nbytes=len(frame), decoded_nbytes=len(content), sha256=digest)
+        blobs = [bytes_blob(name, data)._replace(**_shape(entries, name, data)) for name, data in raw.items()]
+    write_archive(target, blobs, msgspec.msgpack.encode(manifest))
+    return target
+
+
+def _shape(entries: Any, name: str, data: bytes) -> dict[str, Any]:
+    if name.startswith("__program__/") and "example" not in name:
+        return {"code": "U8", "shape": (len(data),)}
+    return {"code": entries[name].code, "shape": entries[name].shape}
+
+
+def test_an_unchanged_rewrite_loads(original: Path, tmp_path: Path) -> None:
+    same = rewrite(original, tmp_path / "same", lambda documents, manifest: None)
+    assert same.read_bytes() == original.read_bytes()
+
+
+def node(documents: dict[str, Any], name: str) -> list[Any]:
+    return next(row for row in documents["graph"]["graphs"][0][0] if row[1] == name)
+
+
+def addition(documents: dict[str, Any]) -> list[Any]:
+    target = documents["graph"]["targets"].index("aten::add.Tensor")
+    return next(row for row in documents["graph"]["graphs"][0][0] if row[0] == target)
+
+
+def _rename(documents: dict[str, Any], name: str) -> None:
+    node(documents, "x")[1] = name
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[ArchiveError], str]] = {
+    "a newer major version": (lambda d, m: m.update(format=[2, 0]), VersionError, "2.0.*1.0.*upgrade"),
+    "a feature that is not known": (lambda d, m: m.update(features=["lora"]), VersionError, "needs lora"),
+    "a node name that is code": (lambda d, m: _rename(d, "x=print(1)"), FormatError, "not an identifier"),
+    "two nodes of one name": (lambda d, m: _rename(d, "y"), FormatError, "two nodes"),
+    "a keyword as a name": (lambda d, m: _rename(d, "class"), FormatError, "not an identifier"),
+    "an operand out of range": (
+        lambda d, m: addition(d)[2].__setitem__(0, -999),
+        FormatError,
+        "999 places before",
+    ),
+    "a literal out of range": (lambda d, m: addition(d)[2].__setitem__(1, 999), FormatError, "no literal 999"),
+    "a value out of range": (lambda d, m: addition(d).__setitem__(4, 999), FormatError, "no value 999"),
+    "an argument name that is code": (
+        lambda d, m: addition(d).__setitem__(3, {"a=0, b": 0}),
+        FormatError,
+        "not an identifier",
+    ),
+    "an operator of files": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "aten::from_file.default"),
+        OperatorError,
+        "forbidden",
+    ),
+    "an operator that torch does not have": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "aten::no_such.default"),
+        OperatorError,
+        "knows no operator aten::no_such.default",
+    ),
+    "a custom operator": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "torchvision::nms.default"),
+        OperatorError,
+        r'allow_ops=\["torchvision"\]',
+    ),
+    "a function that is not on the list": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "python::torch.load"),
+        OperatorError,
+        "no function that an archive may call",
+    ),
+    "a function by attribute": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "python::torch.os.system"),
+        OperatorError,
+        "no function",
+    ),
+    "an expression of what is not there": (
+        lambda d, m: d["constraints"]["expressions"].append(["apply", "Add", [0, 10**6]]),
+        FormatError,
+        "no expression 1000000",
+    ),
+    "a function that is not sympy's": (
+        lambda d, m: d["constraints"]["expressions"].append(["apply", "eval", [0]]),
+        FormatError,
+        "unknown function 'eval'",
+    ),
+    "a tower of powers": (
+        lambda d, m: d["constraints"]["expressions"].extend(
+            [["integer", 9**9], ["apply", "Pow", [len(d["constraints"]["expressions"])] * 2]]
+        ),
+        FormatError,
+        "an exponent over",
+    ),
+    "a symbol that is code": (
+        lambda d, m: d["constraints"]["symbols"][0].__setitem__(0, "s.x"),
+        FormatError,
+        "not an identifier",
+    ),
+    "a container that is imported": (
+        lambda d, m: d["calls"]["types"][0].update(name="os.system"),
+        FormatError,
+        "no container of Python or torch",
+    ),
+    "a qualified name with a quote": (
+        lambda d, m: d["signature"]["inputs"][0].__setitem__(2, 'a".b'),
+        FormatError,
+        "not a qualified name",
+    ),
+    "a signature that does not fit": (lambda d, m: d["signature"]["inputs"].pop(), FormatError, "refuses the program"),
+    "a dialect that is not there": (lambda d, m: d["graph"].update(dialect="X"), FormatError, "no dialect 'X'"),
+    "no graph": (lambda d, m: d["graph"].update(graphs=[]), FormatError, "no graph"),
+    "unknown fields": (lambda d, m: d["graph"].update(more=1), FormatError, "canonical"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_is_refused_by_name(name: str, original: Path, tmp_path: Path) -> None:
+    change, kind, message = HOSTILE[name]
+    path = rewrite(original, tmp_path / "hostile", change)
+    with pytest.raises(kind, match=message) as caught:
+        loader.load(path)
+    assert "\n" not in str(caught.value)
+    assert not loader.verify(path).ok
+
+
+def test_every_truncation_is_refused(original: Path, tmp_path: Path) -> None:
+    content, cut = original.read_bytes(), tmp_path / "cut"
+    for size in {*range(0, len(content), 97), len(content) - 1}:
+        cut.write_bytes(content[:size])
+        with pytest.raises(FormatError):
+            loader.load(cut)
+
+
+def test_every_changed_byte_is_noticed(original: Path, tmp_path: Path) -> None:
+    content, changed = bytearray(original.read_bytes()), tmp_path / "changed"
+    for place in range(0, len(content), 61):
+        content[place] ^= 4
+        changed.write_bytes(content)
+        content[place] ^= 4
+        with pytest.raises(ArchiveError):
+            loader.load(changed, verify="full")
+
+
+def test_a_changed_weight_is_noticed_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    exporter.export(torch.nn.Linear(64, 64), (torch.ones(1, 64),), path=path)
+    with open_archive(path) as archive:
+        place = archive.entries["weight"].start + 5
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    loader.load(path)
+    for act in (lambda: loader.load(path, verify="full"), lambda: loader.load_module(path, verify="full")):
+        with pytest.raises(IntegrityError, match=r"bytes of a tensor have changed \(at weight\)"):
+            act()
+    report = loader.verify(path)
+    assert [check.name for check in report.checks if not check.ok] == ["digests"]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda path: None, AccessError, "model"),
+        (lambda path: path.mkdir(), AccessError, "it is a folder"),
+        (lambda path: path.write_bytes(b""), FormatError, "empty|missing|bytes"),
+        (lambda path: path.write_text("no archive at all, but text"), FormatError, "archive"),
+        (lambda path: torch.save({}, path), FormatError, "archive"),
+    ],
+)
+def test_what_is_no_archive(
+    make: Callable[[Path], Any], kind: type[ArchiveError], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "model")
+    for act in (loader.load, loader.load_module, open_archive):
+        with pytest.raises(kind, match=message) as caught:
+            act(tmp_path / "model")
+        assert "\n" not in str(caught.value)
+    assert not loader.verify(tmp_path / "model").ok
+
+
+def test_weights_alone_are_not_an_archive(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(FormatError, match="archive export"):
+        loader.load(tmp_path / "weights.safetensors")
+
+
+def test_a_method_that_is_not_there(original: Path) -> None:
+    with pytest.raises(UsageError, match="forward"):
+        loader.load(original, method="decode")
+
+
+def test_a_device_that_is_not_there(original: Path) -> None:
+    with pytest.raises(UsageError, match=r"cuda:99.*not available"):
+        loader.load(original, device="cuda:99")
+    with pytest.raises(UsageError, match="no such device"):
+        loader.load(original, device="toaster")
+
+
+class Sparse(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to_sparse()
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda: torch.export.export(Sparse(), (torch.eye(2),)), "layout sparse_coo cannot be stored"),
+        (lambda: _with_state("__program__/x"), "reserved"),
+        (lambda: _with_state("w", torch.ones(2).to("meta")), "device meta"),
+        (lambda: _with_state("w", torch.ones(2, dtype=torch.complex64).conj()), "conjugated"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_and_nothing_is_written(
+    program: Callable[[], torch.export.ExportedProgram], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    path.write_text("the older file")
+    with pytest.raises(UnsupportedError, match=message):
+        exporter.save(program(), path)
+    assert path.read_text() == "the older file"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def _with_state(name: str, tensor: torch.Tensor | None = None) -> torch.export.ExportedProgram:
+    program = exporter.capture(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    program.state_dict[name] = torch.ones(2) if tensor is None else tensor
+    return program
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    program = exporter.capture(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
+    with pytest.raises(AccessError, match="missing"):
+        exporter.save(program, tmp_path / "missing" / "model")
+
+
+def test_errors_survive_a_process_border() -> None:
+    import pickle
+
+    error = FormatError("broken", loc=("graph", 3), remedy="mend it")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (FormatError, "broken (at graph.3); mend it")
