@@ -123,7 +123,7 @@ class Arithmetic:
         """An expression as people read it."""
         match self._rows[expression]:
             case documents.SymbolReference(symbol):
-                return self._symbols[symbol].name
+                return self._symbols[symbol].label or self._symbols[symbol].name
             case documents.Apply(function, operands):
                 parts = [self.text(operand) for operand in operands]
                 infix = _INFIX.get(function)

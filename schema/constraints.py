@@ -125,6 +125,7 @@ class Symbol(Row, frozen=True):
         interval: What the shape environment knows of it; None if nothing.
         hint: Its value in the example, None if it is unbacked.
         sources: Where inputs carry it; the first is the one that guards are written with.
+        label: What the user called it, such as ``batch``; empty if nothing.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Symbol(Row, frozen=True):
     interval: Interval | None
     hint: int | float | None
     sources: list[Source]
+    label: str = ""
 
 
 class RangeConstraint(Row, frozen=True):

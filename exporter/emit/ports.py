@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 
 from exporter.emit.literals import emit_literal, torch_name
-from exporter.torch_internals import pytree
+from exporter.torch_internals import find_shape_env, pytree, user_labels
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
 
@@ -26,10 +27,10 @@ def emit_ports(program: torch.export.ExportedProgram) -> tuple[list[Port], list[
     outputs = [spec.arg for spec in signature.output_specs if spec.kind.name in _USER_OUTPUTS]
     in_names = _input_names(call, len(inputs))
     out_names = _names(call.out_spec, len(outputs), "output") if call else []
-    ranges = {str(expression): interval for expression, interval in program.range_constraints.items()}
+    dimensions = _Dimensions(program)
     return (
-        [_port(name, argument, nodes, ranges) for name, argument in zip(in_names, inputs, strict=True)],
-        [_port(name, argument, nodes, ranges) for name, argument in zip(out_names, outputs, strict=True)],
+        [_port(name, argument, nodes, dimensions) for name, argument in zip(in_names, inputs, strict=True)],
+        [_port(name, argument, nodes, dimensions) for name, argument in zip(out_names, outputs, strict=True)],
     )
 
 
@@ -58,28 +59,38 @@ def _names(spec: Any, count: int, root: str) -> list[str]:
     return [root + pytree.keystr(path) for path in paths]
 
 
-def _port(name: str, argument: Any, nodes: dict[str, fx.Node], ranges: dict[str, Any]) -> Port:
+def _port(name: str, argument: Any, nodes: dict[str, fx.Node], dimensions: _Dimensions) -> Port:
     node = nodes.get(argument.name)
     value = node.meta.get("val") if node is not None else getattr(argument, "value", None)
     if isinstance(value, torch.Tensor):
-        shape = [_dimension(size, ranges) for size in value.shape]
+        shape = [dimensions.describe(size) for size in value.shape]
         return Port(name=name, kind="tensor", dtype=torch_name(value.dtype), shape=shape)
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return Port(name=name, kind=type(value).__name__.removeprefix("Sym").lower(), shape=[_dimension(value, ranges)])
+        return Port(
+            name=name, kind=type(value).__name__.removeprefix("Sym").lower(), shape=[dimensions.describe(value)]
+        )
     try:
         return Port(name=name, kind=type(value).__name__, value=emit_literal(value, ()))
     except UnsupportedError:
         return Port(name=name, kind=type(value).__name__)
 
 
-def _dimension(size: Any, ranges: dict[str, Any]) -> int | Dimension:
-    if not isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return int(size)
-    text = str(size.node.expr)
-    interval = ranges.get(text)
-    bounds = (interval.lower, interval.upper) if interval else (None, None)
-    lower, upper = (_finite(bound) for bound in bounds)
-    return Dimension(symbol=text, lower=lower, upper=upper)
+class _Dimensions:
+    """Describes sizes with the names that the user gave them, and their ranges."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        shape_env = find_shape_env(program.graph_module)
+        labels = user_labels(shape_env) if shape_env else {}
+        self._names = {symbol: sympy.Symbol(label) for symbol, label in labels.items()}
+        self._ranges = program.range_constraints
+
+    def describe(self, size: Any) -> int | Dimension:
+        if not isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return int(size)
+        expression = size.node.expr
+        interval = self._ranges.get(expression)
+        lower, upper = (_finite(interval.lower), _finite(interval.upper)) if interval else (None, None)
+        return Dimension(symbol=str(expression.xreplace(self._names)), lower=lower, upper=upper)
 
 
 def _finite(bound: Any) -> int | None:

@@ -15,6 +15,7 @@ from exporter.torch_internals import (
     TensorPropertySource,
     backed_hints,
     int_oo,
+    user_labels,
 )
 from schema import constraints
 from schema.errors import UnsupportedError
@@ -78,6 +79,7 @@ class SymbolTable:
             interval=self.interval(known) if known else None,
             hint=None if hint is None else _plain(hint),
             sources=self._sources(symbol),
+            label=user_labels(self._shape_env).get(symbol, "") if self._shape_env else "",
         )
 
     def _sources(self, symbol: Any) -> list[constraints.Source]:

@@ -114,7 +114,10 @@ class SymbolBuilder:
         unbacked_numbers(shape_env, row.name)
         if row.sources:
             loc: Loc = ("constraints", "symbols", index)
-            shape_env.var_to_sources[symbol] = [_build_source(source, loc) for source in row.sources]
+            sources = [_build_source(source, loc) for source in row.sources]
+            shape_env.var_to_sources[symbol] = sources
+            if row.label:
+                shape_env.source_name_to_debug_name[sources[0].name] = check_identifier(row.label, loc)
 
     def _expression(self, row: documents.Expression, loc: Loc) -> Any:
         if isinstance(row, documents.SymbolReference):
