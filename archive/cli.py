@@ -1,0 +1,242 @@
+"""The command line: ``archive export | inspect | verify | run``.
+
+Commands import what they need themselves, so that ``inspect`` never pays for torch.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from schema.errors import ArchiveError, UsageError
+
+app = typer.Typer(
+    help="Capture a PyTorch model as one safe file; look into it, verify it and run it anywhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="NAME=VALUE",
+        help="An argument of forward; give it once for each. A tensor: x=f32[2,3], x=i64[1,16]=zeros (or ones, rand), "
+        "x=@FILE.safetensors:KEY. Others: n=3, flag=true, mode='\"fast\"', mask=none.",
+        show_default=False,
+    ),
+]
+AllowOps = Annotated[
+    list[str] | None,
+    typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from schema.version import FORMAT_VERSION
+
+        typer.echo(f"program-archive {version('program-archive')}, format {'.'.join(map(str, FORMAT_VERSION))}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def export(
+    target: Annotated[str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="What to capture.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False)],
+    inputs: Inputs = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dynamic",
+            "-d",
+            metavar="NAME=RANGE",
+            help="A size that may vary, named in an input: batch=1..64, batch=2.., batch.",
+            show_default=False,
+        ),
+    ] = None,
+    record_outputs: Annotated[
+        bool, typer.Option("--record-outputs", help="Record the outputs too, so that `archive verify` compares them.")
+    ] = False,
+    keep_paths: Annotated[
+        bool, typer.Option("--keep-paths", help="Keep absolute paths of source files in stack traces.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Capture a model and write it to an archive.
+
+    MODULE:ATTRIBUTE is imported, with the working directory first: an nn.Module, or a function that returns one, or
+    returns (module, args), (module, args, kwargs), (module, args, kwargs, dynamic_shapes) or a dict with these keys.
+    Where it brings no inputs, describe them:
+
+    archive export my_pkg.my_mod:build -o model.program.safetensors -i 'x=f32[batch,3,224,224]' -d batch=1..64
+    """
+    from archive.cli_progress import progress
+    from archive.cli_target import prepare
+    from archive.render import export_lines
+    from archive.summary import inspect as summary_of
+    from exporter import export as export_module
+    from exporter.capture import STAGES
+
+    prepared = prepare(target, inputs or [], dynamic or [])
+    times: dict[str, float] = {}
+    with progress([*STAGES, "save"]) as advance:
+
+        def on_stage(name: str, seconds: float) -> None:
+            times[name] = seconds
+            advance(name, seconds)
+
+        export_module(
+            **prepared._asdict(),
+            path=output,
+            record_outputs=record_outputs,
+            keep_paths=keep_paths,
+            on_stage=on_stage,
+        )
+    summary = summary_of(output)
+    _print({**summary.to_dict(), "seconds": times}, json, lambda: export_lines(summary, times))
+
+
+@app.command()
+def inspect(
+    file: Archive,
+    graph: Annotated[bool, typer.Option("--graph", help="Print the graph.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Print every operator with its count and signature.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="Only this method.", show_default=False)] = None,
+    depth: Annotated[int, typer.Option("--depth", min=0, help="How many levels of modules to tell apart.")] = 2,
+    json: Json = False,
+) -> None:
+    """Say what is in an archive: inputs, outputs, sizes.
+
+    Needs neither torch nor the model's code, and runs nothing.
+    """
+    import msgspec
+
+    from archive.graph_text import graph_lines
+    from archive.reading import open_archive
+    from archive.render import operator_lines, summary_lines, tensor_lines
+    from archive.summary import summarize
+
+    with open_archive(file) as archive:
+        summary = summarize(archive, depth)
+        if method is not None:
+            name = archive.method(method).name
+            summary = msgspec.structs.replace(summary, methods=[each for each in summary.methods if each.name == name])
+        names = [each.name for each in summary.methods]
+        texts = {name: list(graph_lines(archive, name)) for name in names} if graph else {}
+
+    def lines() -> Iterable[str]:
+        if ops:
+            for each in summary.methods:
+                yield from operator_lines(each)
+        if tensors:
+            yield from tensor_lines(summary)
+        for text in texts.values():
+            yield from text
+        if not (ops or tensors or graph):
+            yield from summary_lines(summary)
+
+    _print({**summary.to_dict(), **({"graphs": texts} if graph else {})}, json, lines)
+
+
+@app.command()
+def verify(file: Archive, allow_ops: AllowOps = None, json: Json = False) -> None:
+    """Check everything about an archive, and run its recorded example.
+
+    Digests, structure, operators, rebuild, torch's own verifier, recorded outputs. Verified means: the file is what
+    was written, and torch accepts the program. It does not mean that the model is harmless. The exit status is 1 if
+    a check fails.
+    """
+    from archive.render import report_lines
+    from loader import verify as verify_archive
+
+    report = verify_archive(file, allow_ops=allow_ops or [])
+    plain = report.to_dict()
+    _print(plain, json, lambda: report_lines(plain["checks"]))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    file: Archive,
+    inputs: Inputs = None,
+    example: Annotated[bool, typer.Option("--example", help="Run the recorded example inputs.")] = False,
+    method: Annotated[str, typer.Option("--method", "-m", help="Which method.")] = "forward",
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="Where to run: cpu, cuda, cuda:1.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Save output tensors as safetensors.", show_default=False),
+    ] = None,
+    allow_ops: AllowOps = None,
+    json: Json = False,
+) -> None:
+    """Run an archive on its example or on other inputs.
+
+    Prints what it returns, or saves its tensors:
+
+    archive run model.program.safetensors -i 'x=f32[4,3,224,224]'
+    """
+    from archive.cli_run import run_archive
+    from archive.cli_values import output_json, output_row, save_outputs
+    from archive.render import columns
+
+    if example and inputs:
+        raise UsageError("--example and --input exclude each other", remedy="choose one")
+    outputs = run_archive(
+        file, None if example else inputs or [], method=method, device=device, allow_ops=allow_ops or []
+    )
+    if save is not None:
+        count = save_outputs(save, outputs)
+        _print({"path": str(save), "tensors": count}, json, lambda: [f"{count} tensors saved in {save}"])
+        return
+    plain = {"outputs": [output_json(name, value) for name, value in outputs]} if json else {}
+    _print(plain, json, lambda: columns(output_row(name, value) for name, value in outputs))
+
+
+def _print(plain: Any, as_json: bool, lines: Any) -> None:
+    """Print facts as JSON, or as the lines that a function gives."""
+    if as_json:
+        from archive.render import json_text
+
+        typer.echo(json_text(plain))
+    else:
+        typer.echo("\n".join(lines()))
+
+
+def main() -> None:
+    """Run the command line; one line says what went wrong.
+
+    The exit status is 0, or 1 if the archive or a check failed, 2 if the command line is wrong, 130 after Ctrl-C.
+    """
+    try:
+        app()
+    except ArchiveError as error:
+        from archive.text import printable
+
+        typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)

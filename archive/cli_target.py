@@ -1,0 +1,153 @@
+"""What ``archive export`` captures: an object that the command line names, and its example inputs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from archive.cli_values import make_inputs
+from archive.input_specs import TensorSpec, example_sizes, parse_all
+from schema.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from archive.input_specs import DynamicDim, InputSpec
+
+_PARTS: Final = ("module", "args", "kwargs", "dynamic_shapes")
+_FORMS: Final = "return a module, (module, args, kwargs, dynamic_shapes) or a dict with these keys"
+
+
+class Target(NamedTuple):
+    """What is to be captured; the fields are the arguments of ``exporter.export``."""
+
+    module: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+    dynamic_shapes: Any = None
+
+
+def prepare(name: str, inputs: Sequence[str], dynamic: Sequence[str]) -> Target:
+    """The target of that name, with the inputs of the command line where it brings none itself.
+
+    Args:
+        name: ``module:attribute``.
+        inputs: The ``--input`` options.
+        dynamic: The ``--dynamic`` options.
+
+    Raises:
+        UsageError: The name leads to no module, or the options do not fit it.
+    """
+    specs, dims = parse_all(inputs, dynamic)
+    target = load_target(name)
+    brings_inputs = bool(target.args or target.kwargs)
+    if not specs:
+        return target if brings_inputs else _without_inputs(name, target)
+    if brings_inputs:
+        raise UsageError(f"{name} brings its own inputs", remedy="leave out --input and --dynamic")
+    return _with_inputs(target.module, specs, dims)
+
+
+def load_target(name: str) -> Target:
+    """The object of that name, called if it is a function; the working directory is searched first.
+
+    Raises:
+        UsageError: There is none, it fails, or it gives no module.
+    """
+    from torch.nn import Module
+
+    value = _resolve(name)
+    if callable(value) and not isinstance(value, Module):
+        try:
+            value = value()
+        except Exception as error:
+            raise UsageError(f"{name} failed: {_describe(error)}", remedy="call it in Python to see more") from error
+    target = _take_apart(name, value)
+    if not isinstance(target.module, Module):
+        raise UsageError(f"{name} gives a {type(target.module).__name__}, not an nn.Module", remedy=_FORMS)
+    return target
+
+
+def _resolve(name: str) -> Any:
+    module_name, colon, attribute = name.partition(":")
+    if not (colon and module_name and attribute):
+        raise UsageError(f"{name!r} is not module:attribute", remedy="write my_package.my_module:build")
+    sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise UsageError(f"cannot import {module_name}: {_describe(error)}", remedy="check its name") from error
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise UsageError(f"{module_name} has no {attribute}", remedy="check its name")
+        value = getattr(value, part)
+    return value
+
+
+def _describe(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _take_apart(name: str, value: Any) -> Target:
+    if isinstance(value, Mapping):
+        if unknown := set(value) - set(_PARTS):
+            raise UsageError(f"{name} gives a dict with unknown keys {sorted(map(str, unknown))}", remedy=_FORMS)
+        target = Target(**{"module": None, **value})
+    elif isinstance(value, tuple) and len(value) <= len(_PARTS):
+        target = Target(*(value or (None,)))
+    else:
+        target = Target(value)
+    if not isinstance(target.args, (tuple, list)):
+        raise UsageError(f"{name} gives args that are no tuple", remedy="write (module, (x,)) for one input x")
+    return target._replace(args=tuple(target.args))
+
+
+def _without_inputs(name: str, target: Target) -> Target:
+    """The target itself, if its module can be called without inputs."""
+    signature = inspect.signature(target.module.forward)
+    try:
+        signature.bind()
+    except TypeError as error:
+        message = f"{name} brings no inputs for forward{signature}"
+        raise UsageError(message, remedy="describe them: --input 'x=f32[2,3]'") from error
+    return target
+
+
+def _with_inputs(module: Any, specs: list[InputSpec], dims: dict[str, DynamicDim]) -> Target:
+    values = make_inputs(specs, example_sizes(specs, dims))
+    signature = inspect.signature(module.forward)
+    try:
+        bound = signature.bind(**values)
+    except TypeError as error:
+        raise UsageError(f"the inputs do not fit forward{signature}: {error}", remedy="name its arguments") from error
+    if not dims:
+        return Target(module, bound.args, bound.kwargs)
+    return Target(module, bound.args, bound.kwargs, _dynamic_shapes(bound, specs, dims))
+
+
+def _dynamic_shapes(
+    bound: inspect.BoundArguments, specs: list[InputSpec], dims: dict[str, DynamicDim]
+) -> dict[str, Any]:
+    """Dynamic shapes in the form of the bound arguments."""
+    from torch.export import Dim
+
+    known = {name: Dim(name, min=dim.lower, max=dim.upper) for name, dim in dims.items()}
+    shapes = {
+        spec.name: {axis: known[dim] for axis, dim in enumerate(spec.source.dims) if isinstance(dim, str)}
+        for spec in specs
+        if isinstance(spec.source, TensorSpec)
+    }
+    parameters = bound.signature.parameters
+    return {
+        name: {key: shapes.get(key) for key in value}
+        if parameters[name].kind is inspect.Parameter.VAR_KEYWORD
+        else shapes.get(name)
+        for name, value in bound.arguments.items()
+    }

@@ -1,0 +1,167 @@
+"""The safetensors header: parsed and checked whole, before anything that it says is believed.
+
+The library that writes the file accepts headers that its own specification forbids (repeated keys, leading spaces,
+empty names), and it reports what is wrong without a remedy; hence our own reader.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, NoReturn
+
+import msgspec
+
+from schema.dtypes import CODE_BYTES
+from schema.errors import FormatError
+from schema.names import MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_HEADER_BYTES: Final = 100_000_000
+"""The largest header that safetensors allows."""
+
+_PREFIX_BYTES: Final = 8
+_METADATA: Final = "__metadata__"
+METADATA: Final = {"format": "pt"}
+"""The whole of the header's metadata: several keys would be written in random order; other libraries expect this."""
+
+_EXPORT: Final = "make an archive with `archive export`"
+_STRANGERS: Final = (
+    (b"PK\x03\x04", "a zip file, as torch.save and torch.export.save write", f"load it with torch, then {_EXPORT}"),
+    (b"\x80\x02", "a pickle file, as torch.save used to write", f"load it with torch, then {_EXPORT}"),
+    (b"\x80\x03", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
+    (b"\x80\x04", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
+    (b"\x80\x05", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
+    (b"GGUF", "a GGUF file", f"{_EXPORT} from the PyTorch model"),
+    (b"\x89HDF", "an HDF5 file", f"{_EXPORT} from the PyTorch model"),
+    (b"\x1f\x8b", "a gzip file", "decompress it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "decompress it first"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"),
+)
+"""First bytes of files that are mistaken for archives, what they are, and what to do."""
+
+
+class Entry(NamedTuple):
+    """A stored tensor.
+
+    Attributes:
+        code: safetensors dtype code.
+        shape: Size of each dimension, in elements.
+        start: Where its bytes start, in bytes from the start of the file.
+        stop: Where they end.
+    """
+
+    code: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.stop - self.start
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True):
+    dtype: str
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
+    data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> dict[str, Entry]:
+    """Every tensor of a safetensors file that holds an archive, in the order of their bytes.
+
+    Args:
+        read: Gives the bytes of the file from a start to a stop.
+        size: Size of the file in bytes.
+
+    Raises:
+        FormatError: The file is no safetensors file, is truncated, breaks the rules or holds no archive.
+    """
+    first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size)
+    rows = _rows(_parse(read(_PREFIX_BYTES, first)))
+    entries = {name: _entry(name, row, first) for name, row in rows.items()}
+    return _in_order(entries, first, size)
+
+
+def _header_length(start: bytes, size: int) -> int:
+    """Length of the header in bytes, from the first bytes of the file."""
+    if not start:
+        raise FormatError("the file is empty", remedy=_EXPORT)
+    if start[_PREFIX_BYTES : _PREFIX_BYTES + 1] not in (b"{", b""):
+        _refuse_stranger(start)
+    if len(start) <= _PREFIX_BYTES:
+        raise FormatError(f"not a program archive: only {size} bytes", remedy=_EXPORT)
+    length = int.from_bytes(start[:_PREFIX_BYTES], "little")
+    if length > MAX_HEADER_BYTES:
+        raise FormatError(f"declares a header of {length} bytes, more than {MAX_HEADER_BYTES}", loc=("header",))
+    if length > size - _PREFIX_BYTES:
+        _refuse_truncated(_PREFIX_BYTES + length - size, "at least ")
+    return length
+
+
+def _refuse_stranger(start: bytes) -> NoReturn:
+    for magic, what, remedy in _STRANGERS:
+        if start.startswith(magic):
+            raise FormatError(f"{what}, not a program archive", remedy=remedy)
+    raise FormatError("not a program archive: no safetensors header", remedy=_EXPORT)
+
+
+def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
+    remedy = "copy or download it again"
+    raise FormatError(f"the file is truncated: {about}{missing} bytes are missing", remedy=remedy)
+
+
+def _parse(header: bytes) -> dict[str, object]:
+    try:
+        fields: dict[str, object] = json.loads(str(header, "utf-8"), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
+    if MANIFEST not in fields:
+        raise FormatError("a safetensors file, not a program archive", remedy=_EXPORT)
+    return fields
+
+
+def _rows(fields: dict[str, object]) -> dict[str, _Row]:
+    if fields.pop(_METADATA, None) != METADATA:
+        raise FormatError(f"{_METADATA} is not {METADATA}", loc=("header",))
+    try:
+        return msgspec.convert(fields, type=dict[str, _Row])
+    except msgspec.ValidationError as error:
+        raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key is repeated")
+    return fields
+
+
+def _entry(name: str, row: _Row, first: int) -> Entry:
+    start, stop = row.data_offsets
+    if not name:
+        raise FormatError("a tensor without a name", loc=("header",))
+    if row.dtype not in CODE_BYTES:
+        raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
+    if stop - start != math.prod(row.shape) * CODE_BYTES[row.dtype]:
+        raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{row.shape}", loc=("header", name))
+    return Entry(row.dtype, tuple(row.shape), first + start, first + stop)
+
+
+def _in_order(entries: dict[str, Entry], first: int, size: int) -> dict[str, Entry]:
+    """The entries in the order of their bytes, which must fill the file from ``first`` without hole or overlap."""
+    ordered = dict(sorted(entries.items(), key=lambda item: item[1][2:]))
+    end = first
+    for name, entry in ordered.items():
+        if entry.start != end:
+            fault = "overlaps another tensor" if entry.start < end else "leaves bytes before it unused"
+            raise FormatError(fault, loc=("header", name))
+        end = entry.stop
+    if end > size:
+        _refuse_truncated(end - size)
+    if end < size:
+        raise FormatError(f"{size - end} bytes follow the last tensor", remedy="copy or download it again")
+    return ordered

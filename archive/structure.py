@@ -1,0 +1,138 @@
+"""The cross-check of the manifest against the header: whether the one speaks of what the other holds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from schema.codec import MAX_DECODED_BYTES
+from schema.dtypes import CARRIERS
+from schema.errors import FormatError, Loc
+from schema.names import MANIFEST, MANIFEST_DIGEST, SECTIONS, check_identifier, section_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from archive.header import Entry
+    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Storage, Tensor
+
+_DIGEST_BYTES: Final = 32
+_LARGEST: Final = 2**63 - 1
+_OPTIONAL: Final = frozenset({"debug"})
+
+
+def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+    """Refuse a manifest that does not describe exactly what the file holds.
+
+    Args:
+        manifest: The manifest.
+        entries: What the header lists, by name.
+
+    Raises:
+        FormatError: The first thing that is wrong.
+    """
+    if not manifest.methods:
+        raise FormatError("no methods", loc=("manifest", "methods"))
+    _unique((method.name for method in manifest.methods), ("manifest", "methods"))
+    for method in manifest.methods:
+        _check_method(method, len(manifest.tensors), ("manifest", "methods", method.name))
+    _check_stored(manifest, entries)
+    _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
+    for index, tensor in enumerate(manifest.tensors):
+        _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
+
+
+def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+    """Every stored tensor is described once, and every description has its stored tensor."""
+    _unique((name for name, *_ in _described(manifest)), ("manifest",))
+    for name, nbytes, digest, loc in _described(manifest):
+        if name not in entries:
+            raise FormatError("described, but not in the file", loc=loc)
+        if entries[name].nbytes != nbytes:
+            raise FormatError(f"{nbytes} bytes described, {entries[name].nbytes} in the file", loc=loc)
+        if len(digest) != _DIGEST_BYTES:
+            raise FormatError(f"a sha256 of {len(digest)} bytes", loc=loc)
+    known = {MANIFEST, MANIFEST_DIGEST, *(name for name, *_ in _described(manifest))}
+    if stray := entries.keys() - known:
+        raise FormatError(f"{len(stray)} stored tensors are not in the manifest", loc=("header", min(stray)))
+
+
+def _described(manifest: Manifest) -> Iterator[tuple[str, int, bytes, Loc]]:
+    """Everything that the manifest says is stored: name, size in bytes, digest and where it says so."""
+    for storage in manifest.storages:
+        yield storage.name, storage.nbytes, storage.sha256, ("manifest", "storages", storage.name)
+    for method in manifest.methods:
+        for section in method.sections:
+            loc = ("manifest", "methods", method.name, section.name)
+            yield section_name(method.name, section.name), section.nbytes, section.sha256, loc
+
+
+def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
+    """The tensor is a view of a storage and lies inside it."""
+    if tensor.dtype not in CARRIERS:
+        raise FormatError(f"unknown element type {tensor.dtype[:40]!r}", loc=loc)
+    if not 0 <= tensor.storage < len(storages):
+        raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
+    strides = tensor.strides if tensor.strides is not None else contiguous_strides(tensor.shape)
+    if len(strides) != len(tensor.shape):
+        raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
+    itemsize = CARRIERS[tensor.dtype].nbytes
+    numbers = (*tensor.shape, *strides, tensor.offset, math.prod(tensor.shape) * itemsize)
+    if min(numbers) < 0 or max(numbers) > _LARGEST:
+        raise FormatError("a size, stride or offset is out of range", loc=loc)
+    needed = (tensor.offset + _extent(tensor.shape, strides)) * itemsize
+    if needed > storages[tensor.storage].nbytes:
+        room = storages[tensor.storage].nbytes
+        raise FormatError(f"needs {needed} bytes of a storage of {room} bytes", loc=loc)
+
+
+def contiguous_strides(shape: Iterable[int]) -> list[int]:
+    """Strides of a tensor whose elements follow each other, in elements; a dimension of size 0 counts as 1."""
+    strides, step = [], 1
+    for size in reversed(list(shape)):
+        strides.append(step)
+        step *= max(size, 1)
+    return strides[::-1]
+
+
+def _extent(shape: list[int], strides: list[int]) -> int:
+    """How many elements from its first a view reaches over."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+
+
+def _check_method(method: Method, tensors: int, loc: Loc) -> None:
+    check_identifier(method.name, loc)
+    for section in method.sections:
+        if section.name not in SECTIONS:
+            raise FormatError(f"unknown section {section.name[:80]!r}", loc=loc)
+        if not 0 <= section.decoded_nbytes <= MAX_DECODED_BYTES:
+            raise FormatError(f"decodes to {section.decoded_nbytes} bytes", loc=(*loc, section.name))
+    if missing := set(SECTIONS) - _OPTIONAL - {section.name for section in method.sections}:
+        raise FormatError(f"section {min(missing)!r} is missing", loc=loc)
+    for table in ("state", "constants"):
+        _check_named(getattr(method, table), tensors, (*loc, table))
+    for table in ("example", "expected"):
+        _check_values(getattr(method, table) or [], tensors, (*loc, table))
+
+
+def _check_named(table: list[NamedTensor], tensors: int, loc: Loc) -> None:
+    _unique((item.key for item in table), loc)
+    for item in table:
+        if not 0 <= item.tensor < tensors:
+            raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, item.key))
+
+
+def _check_values(values: list[ExampleValue], tensors: int, loc: Loc) -> None:
+    for index, item in enumerate(values):
+        if item.tensor is not None and not 0 <= item.tensor < tensors:
+            raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, index))
+
+
+def _unique(names: Iterable[str], loc: Loc) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise FormatError(f"{name[:80]!r} is there twice", loc=loc)
+        seen.add(name)

@@ -1,0 +1,318 @@
+"""What is in an archive, said from its manifest alone: quick, and without torch."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from archive.reading import open_archive
+from archive.structure import contiguous_strides
+from archive.text import literal_text
+from schema.dtypes import CARRIERS
+from schema.names import CONSTANTS, RESERVED
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator
+
+    from archive.reading import ArchiveFile
+    from schema import manifest as documents
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a summary; every field is always there."""
+
+
+class Producer(_Part, frozen=True):
+    """Who wrote the archive: the program and its version, and the torch it captured with."""
+
+    name: str
+    version: str
+    torch: str
+
+
+class Amount(_Part, frozen=True):
+    """How much there is of something; a tensor that has several names counts once.
+
+    Attributes:
+        tensors: Number of tensors.
+        elements: Number of elements.
+        nbytes: Size in bytes.
+    """
+
+    tensors: int
+    elements: int
+    nbytes: int
+
+
+class Port(_Part, frozen=True):
+    """An input or output.
+
+    Attributes:
+        name: Path to it: ``input_ids``, ``mask[0]``, ``output.logits``.
+        kind: ``tensor``, or the Python type of another value.
+        dtype: Of a tensor, torch's name of the element type.
+        shape: Of a tensor, its dimensions: sizes, and expressions where a size is not fixed.
+        ranges: For each such expression its smallest and its largest value, None where there is no bound.
+        value: Of a constant, the value that the program was captured for, as Python writes it.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: list[int | str]
+    ranges: dict[str, tuple[int | None, int | None]]
+    value: str | None
+
+
+class Operator(_Part, frozen=True):
+    """An operator that the graphs call, how often, and its signature where the archive was written."""
+
+    name: str
+    count: int
+    schema: str
+
+
+class Section(_Part, frozen=True):
+    """A section: its size in bytes as stored, and after decompression."""
+
+    name: str
+    nbytes: int
+    decoded_nbytes: int
+
+
+class Method(_Part, frozen=True):
+    """One program.
+
+    Attributes:
+        name: Its name.
+        inputs: What it takes.
+        outputs: What it returns.
+        nodes: How many nodes its graphs have.
+        operators: What it calls, by name.
+        types: Container types in its inputs and outputs that Python itself does not have.
+        sections: Its sections.
+        state: Length of its state dictionary.
+        constants: Number of its tensor constants and non-persistent buffers.
+        example: Whether example inputs are recorded.
+        expected: Whether their outputs are.
+    """
+
+    name: str
+    inputs: list[Port]
+    outputs: list[Port]
+    nodes: int
+    operators: list[Operator]
+    types: list[str]
+    sections: list[Section]
+    state: int
+    constants: int
+    example: bool
+    expected: bool
+
+
+class Tensor(_Part, frozen=True):
+    """A tensor.
+
+    Attributes:
+        name: Its name.
+        role: ``parameter``, ``buffer``, ``constant`` or ``example``.
+        dtype: torch's name of the element type.
+        shape: Size of each dimension, in elements.
+        nbytes: Size in bytes.
+        requires_grad: Whether gradients flow to it.
+        device: Where it was when it was written.
+        storage: Name of the stored tensor that it is a view of.
+        view: Whether it is something else than the whole of its storage, in order.
+    """
+
+    name: str
+    role: str
+    dtype: str
+    shape: list[int]
+    nbytes: int
+    requires_grad: bool
+    device: str
+    storage: str
+    view: bool
+
+
+class Summary(_Part, frozen=True):
+    """The whole summary.
+
+    Attributes:
+        path: The file.
+        nbytes: Its size in bytes.
+        format: Version of the format.
+        features: What a reader must understand beyond that version.
+        producer: Who wrote it.
+        methods: Its programs.
+        parameters: All parameters.
+        trainable: Those to which gradients flow.
+        dtypes: All tensors by element type.
+        modules: Parameters, buffers and constants by module, where a module includes those inside it.
+        tensors: Every tensor.
+        shared: Names of tensors that share memory, one list for each stored tensor with more than one.
+    """
+
+    path: str
+    nbytes: int
+    format: str
+    features: list[str]
+    producer: Producer
+    methods: list[Method]
+    parameters: Amount
+    trainable: Amount
+    dtypes: dict[str, Amount]
+    modules: dict[str, Amount]
+    tensors: list[Tensor]
+    shared: list[list[str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as plain dictionaries, lists, text and numbers."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+
+def inspect(path: str | os.PathLike[str], *, depth: int = 2) -> Summary:
+    """Say what is in an archive.
+
+    Args:
+        path: The file.
+        depth: How many levels of modules are told apart.
+
+    Raises:
+        AccessError: The file cannot be read.
+        FormatError: It is not an archive, or a malformed one.
+    """
+    with open_archive(path) as file:
+        return summarize(file, depth)
+
+
+def summarize(file: ArchiveFile, depth: int) -> Summary:
+    """Say what is in an open archive, see :func:`inspect`."""
+    manifest = file.manifest
+    tensors = [_tensor(tensor, manifest) for tensor in manifest.tensors]
+    distinct = _distinct(manifest, tensors)
+    parameters = [tensor for tensor in distinct if tensor.role == "parameter"]
+    return Summary(
+        path=str(file.path),
+        nbytes=file.size,
+        format=".".join(map(str, manifest.format)),
+        features=manifest.features,
+        producer=msgspec.convert(manifest.producer, Producer, from_attributes=True),
+        methods=[_method(method) for method in manifest.methods],
+        parameters=_amount(parameters),
+        trainable=_amount(tensor for tensor in parameters if tensor.requires_grad),
+        dtypes=_by_dtype(distinct),
+        modules=_by_module(distinct, depth),
+        tensors=tensors,
+        shared=_shared(tensors),
+    )
+
+
+def _method(method: documents.Method) -> Method:
+    return Method(
+        name=method.name,
+        inputs=[_port(port) for port in method.inputs],
+        outputs=[_port(port) for port in method.outputs],
+        nodes=method.nodes,
+        operators=[msgspec.convert(each, Operator, from_attributes=True) for each in method.operators],
+        types=method.types,
+        sections=[msgspec.convert(each, Section, from_attributes=True) for each in method.sections],
+        state=len(method.state),
+        constants=len(method.constants),
+        example=method.example is not None,
+        expected=method.expected is not None,
+    )
+
+
+def _port(port: documents.Port) -> Port:
+    varying = [size for size in port.shape if not isinstance(size, int)]
+    bounded = [size for size in varying if (size.lower, size.upper) != (None, None)]
+    constant = port.kind != "tensor" and not varying
+    return Port(
+        name=port.name,
+        kind=port.kind,
+        dtype=port.dtype,
+        shape=[size if isinstance(size, int) else size.symbol for size in port.shape],
+        ranges={size.symbol: (size.lower, size.upper) for size in bounded},
+        value=literal_text(port.value) if constant else None,
+    )
+
+
+def _tensor(tensor: documents.Tensor, manifest: documents.Manifest) -> Tensor:
+    storage = manifest.storages[tensor.storage]
+    nbytes = min(math.prod(tensor.shape) * CARRIERS[tensor.dtype].nbytes, storage.nbytes)
+    in_order = tensor.strides is None or tensor.strides == contiguous_strides(tensor.shape)
+    return Tensor(
+        name=tensor.name,
+        role=_role(tensor),
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        nbytes=nbytes,
+        requires_grad=tensor.requires_grad,
+        device=tensor.device,
+        storage=storage.name,
+        view=not in_order or nbytes < storage.nbytes,
+    )
+
+
+def _role(tensor: documents.Tensor) -> str:
+    if tensor.parameter:
+        return "parameter"
+    if tensor.name.startswith(CONSTANTS):
+        return "constant"
+    return "example" if tensor.name.startswith(RESERVED) else "buffer"
+
+
+def _distinct(manifest: documents.Manifest, tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors without those that have the very elements of one before them."""
+    first: dict[object, Tensor] = {}
+    for tensor, described in zip(tensors, manifest.tensors, strict=True):
+        strides = described.strides or contiguous_strides(described.shape)
+        key = (described.storage, described.dtype, described.offset, tuple(described.shape), tuple(strides))
+        first.setdefault(key, tensor)
+    return list(first.values())
+
+
+def _amount(tensors: Iterable[Tensor]) -> Amount:
+    tensors = list(tensors)
+    return Amount(
+        tensors=len(tensors),
+        elements=sum(math.prod(tensor.shape) for tensor in tensors),
+        nbytes=sum(tensor.nbytes for tensor in tensors),
+    )
+
+
+def _by_dtype(tensors: list[Tensor]) -> dict[str, Amount]:
+    groups = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.dtype].append(tensor)
+    return {dtype: _amount(groups[dtype]) for dtype in sorted(groups)}
+
+
+def _by_module(tensors: list[Tensor], depth: int) -> dict[str, Amount]:
+    """Amounts by path of module, outer before inner, in the order of the tensors; the program itself is ``""``."""
+    groups: dict[str, list[Tensor]] = {"": []}
+    for tensor in tensors:
+        if tensor.role != "example":
+            for module in _modules(tensor.name.removeprefix(CONSTANTS), depth):
+                groups.setdefault(module, []).append(tensor)
+    return {module: _amount(group) for module, group in groups.items()}
+
+
+def _modules(name: str, depth: int) -> Iterator[str]:
+    """Paths of the modules that a tensor is in, outermost first."""
+    parts = name.split(".")[:-1]
+    return (".".join(parts[:level]) for level in range(min(depth, len(parts)) + 1))
+
+
+def _shared(tensors: list[Tensor]) -> list[list[str]]:
+    groups = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.storage].append(tensor.name)
+    return [names for names in groups.values() if len(names) > 1]
