@@ -187,8 +187,8 @@ class ArchiveFile:
 
     @property
     def _canonical(self) -> bool:
-        """Whether the documents are held to canonical form: a newer minor version has fields unknown here."""
-        return self.manifest.format[1] <= FORMAT_VERSION[1]
+        """Whether the documents are held to canonical form."""
+        return _is_canonical(self.manifest.format)
 
     def _entry(self, name: str) -> Entry:
         try:
@@ -228,7 +228,12 @@ class ArchiveFile:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
         preamble = decode(data, _Preamble, loc, canonical=False)
         judge_version(preamble.format, preamble.features)
-        return decode(data, Manifest, loc, canonical=preamble.format[1] <= FORMAT_VERSION[1])
+        return decode(data, Manifest, loc, canonical=_is_canonical(preamble.format))
+
+
+def _is_canonical(version: tuple[int, int]) -> bool:
+    """Whether our encoding of a document of some version must give its bytes back; other minors have other fields."""
+    return version == FORMAT_VERSION
 
 
 _COPY_AGAIN: Final = "copy or download the file again"

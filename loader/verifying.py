@@ -99,7 +99,7 @@ def _check_method(
     steps: list[tuple[str, Callable[[], Any], Callable[[Any], str]]] = [
         (
             "documents",
-            lambda: [archive.section(name, section, kind) for section, kind in _SECTIONS.items()],
+            lambda: [archive.section(name, row.name, _SECTIONS[row.name]) for row in method.sections],
             lambda sections: f"{len(sections)} sections",
         ),
         (

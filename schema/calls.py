@@ -9,7 +9,6 @@ from msgspec import Struct
 from schema.literals import Literal, Row
 from schema.signature import Argument
 
-
 TREE_KINDS: Final = ("builtin", "namedtuple", "structseq", "mapping", "sequence", "object")
 """``builtin`` is a container of Python or torch; the others say how values of a user's class behave."""
 

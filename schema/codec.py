@@ -1,7 +1,7 @@
 """Documents to bytes and back: canonical msgpack, and the zstd frame of a section.
 
-The same document always gives the same bytes. A reader of the same version refuses bytes that are not the canonical
-ones, so no two readers can understand one file differently (repeated keys, padded numbers).
+The same document always gives the same bytes. A reader of the very same version refuses bytes that are not the
+canonical ones, so no two readers can understand one file differently (repeated keys, padded numbers).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def decode(data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = Tru
         data: msgpack bytes.
         kind: The document's type.
         loc: Where the bytes come from, for errors.
-        canonical: Whether to refuse bytes that differ from what :func:`encode` gives. A reader of a newer minor
-            version, whose fields it does not know, cannot ask for this.
+        canonical: Whether to refuse bytes that differ from what :func:`encode` gives. A reader of another minor
+            version, which has other fields, cannot ask for this.
 
     Raises:
         FormatError: The bytes are not such a document.

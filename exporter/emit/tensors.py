@@ -67,10 +67,15 @@ class TensorTable:
     def finish(self) -> tuple[list[documents.Tensor], list[Blob]]:
         """Every tensor, and one blob for every storage in the order of the table of storages."""
         owners: dict[int, documents.Tensor] = {}
+        widths: dict[int, int] = {}
         for row in self._rows:
+            widths[row.storage] = max(CARRIERS[row.dtype].nbytes, widths.get(row.storage, 1))
             if row.strides is None and row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel():
                 owners.setdefault(row.storage, row)
-        blobs = [_blob(memory, owners.get(place)) for place, memory in enumerate(self._memories)]
+        blobs = [
+            _owned_blob(memory, owners[place]) if place in owners else _flat_blob(memory, widths[place])
+            for place, memory in enumerate(self._memories)
+        ]
         return self._rows, blobs
 
     def _view(self, name: str, tensor: torch.Tensor) -> documents.Tensor:
@@ -128,13 +133,18 @@ def _nbytes(row: documents.Tensor) -> int:
     return math.prod(row.shape) * CARRIERS[row.dtype].nbytes
 
 
-def _blob(memory: _Memory, owner: documents.Tensor | None) -> Blob:
-    content = memory.bytes
-    if owner is None:
-        return Blob(STORAGES + memory.first, "U8", (content.numel(),), content.data_ptr(), content.numel(), content)
-    carrier = CARRIERS[owner.dtype]
+def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
+    """A storage as the tensor that covers it."""
+    carrier, content = CARRIERS[owner.dtype], memory.bytes
     shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
     return Blob(owner.name, carrier.code, shape, content.data_ptr(), content.numel(), content)
+
+
+def _flat_blob(memory: _Memory, width: int) -> Blob:
+    """A storage that no tensor covers, as integers of its views' width, so that safetensors aligns it for them."""
+    content, nbytes = memory.bytes, memory.bytes.numel()
+    width = next(size for size in (8, 4, 2, 1) if size <= width and nbytes % size == 0)
+    return Blob(STORAGES + memory.first, f"U{8 * width}", (nbytes // width,), content.data_ptr(), nbytes, content)
 
 
 def constant_name(method: str, fqn: str, taken: Mapping[str, torch.Tensor], tensor: torch.Tensor) -> str:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 
 from archive.reading import ArchiveFile
+from archive.structure import contiguous_strides
 from loader.devices import Devices
 from loader.rebuild.literals import torch_constant
+from schema.dtypes import CARRIERS
 from schema.literals import DType
+
+_WORD_BYTES = 8
+"""No element type asks for a stricter alignment than this; a mapping starts at a page."""
 
 
 class TensorBuilder:
@@ -25,6 +30,10 @@ class TensorBuilder:
         self._mmap = mmap
         self._storages: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._tensors: dict[int, torch.Tensor] = {}
+        self._alignments: dict[int, int] = {}
+        for row in archive.manifest.tensors:
+            alignment = min(CARRIERS[row.dtype].nbytes, _WORD_BYTES)
+            self._alignments[row.storage] = max(alignment, self._alignments.get(row.storage, 1))
 
     def build(self, index: int) -> torch.Tensor:
         """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
@@ -37,7 +46,12 @@ class TensorBuilder:
         dtype = torch_constant(DType(row.dtype), ("tensors", row.name))
         storage = self._storage(row.storage, self._devices.place(row.device))
         view = torch.empty(0, dtype=dtype, device=storage.device)
-        view.set_(storage.untyped_storage(), row.offset, row.shape, row.strides or _contiguous(row.shape))
+        view.set_(
+            storage.untyped_storage(),
+            row.offset,
+            row.shape,
+            contiguous_strides(row.shape) if row.strides is None else row.strides,
+        )
         if row.parameter:
             return torch.nn.Parameter(view, requires_grad=row.requires_grad)
         return view.requires_grad_(row.requires_grad)
@@ -53,12 +67,6 @@ class TensorBuilder:
             return torch.empty(0, dtype=torch.uint8)
         start = self._archive.entries[storage.name].start
         mapped = torch.frombuffer(self._archive.mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
-        return mapped if self._mmap else mapped.clone()
-
-
-def _contiguous(shape: list[int]) -> list[int]:
-    strides, step = [], 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return strides[::-1]
+        # Another writer may have put bytes where elements of their views' type must not start.
+        aligned = start % self._alignments.get(index, 1) == 0
+        return mapped if self._mmap and aligned else mapped.clone()
