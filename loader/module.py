@@ -18,7 +18,7 @@ from loader.loading import Verify
 from loader.operators import Operators
 from loader.rebuild.graph import Tables, build_graphs
 from loader.rebuild.literals import LiteralBuilder
-from loader.rebuild.program import build_example
+from loader.rebuild.program import build_example, build_named
 from loader.rebuild.tensors import TensorBuilder
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.torch_internals import TreeSpec, pytree
@@ -27,7 +27,6 @@ from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ProgramGraph
 from schema.manifest import Method
-from schema.names import check_fqn
 from schema.signature import Signature
 
 _USER_OUTPUTS = ("user_output", "loss_output")
@@ -169,14 +168,14 @@ def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
 
 
 def _register_tensors(module: ProgramModule, method: Method, signature: Signature, tensors: TensorBuilder) -> None:
-    state = {row.key: row.tensor for row in method.state}
-    constants = {row.key: row.tensor for row in method.constants}
+    state = build_named(method.state, tensors, (method.name, "state"))
+    constants = build_named(method.constants, tensors, (method.name, "constants"))
     for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
         if fqn is None or fqn not in {**constants, **state}:
             raise FormatError("an input without a tensor", loc=(method.name, "signature", "inputs", index))
     # The whole state dictionary, not only what the graph reads: it is the user's.
-    for fqn, place in {**constants, **state}.items():
-        _set(module, check_fqn(fqn, (method.name, "state")).split("."), tensors.build(place), fqn in state)
+    for fqn, tensor in {**constants, **state}.items():
+        _set(module, fqn.split("."), tensor, fqn in state)
 
 
 def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, persistent: bool) -> None:

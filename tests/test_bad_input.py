@@ -6,17 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
 
 import exporter
 import loader
 from archive.reading import open_archive
-from archive.writing import bytes_blob, write_archive
-from schema.calls import Calls
-from schema.codec import compress
-from schema.constraints import Constraints
 from schema.errors import (
     AccessError,
     ArchiveError,
@@ -27,12 +22,8 @@ from schema.errors import (
     UsageError,
     VersionError,
 )
-from schema.graph import ProgramGraph
-from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
-from schema.signature import Signature
 from tests.models import cases
-
-KINDS = {"graph": ProgramGraph, "signature": Signature, "constraints": Constraints, "calls": Calls}
+from tests.rewriting import rewrite
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +32,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("original") / "model"
     exporter.export(case.module, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, path=path)
     return path
-
-
-def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
-    """Write an archive anew, well formed and with right digests, after a change to its documents as plain values."""
-    import hashlib
-
-    with open_archive(source) as archive:
-        documents = {name: msgspec.to_builtins(archive.section("forward", name, kind)) for name, kind in KINDS.items()}
-        manifest = msgspec.to_builtins(archive.manifest, builtin_types=(bytes,))
-        change(documents, manifest)
-        raw = {name: archive.raw(name) for name in archive.entries if name not in (MANIFEST, MANIFEST_DIGEST)}
-        entries = archive.entries
-        for name, document in documents.items():
-            content = msgspec.msgpack.encode(document)
-            frame = compress(content)
-            raw[section_name("forward", name)] = frame
-            for section in manifest["methods"][0]["sections"]:
-                if section["name"] == name:
-                    digest = hashlib.sha256(frame).digest()
-                    section.update(nbytes=len(frame), decoded_nbytes=len(content), sha256=digest)
-        blobs = [bytes_blob(name, data)._replace(**_shape(entries, name, data)) for name, data in raw.items()]
-    write_archive(target, blobs, msgspec.msgpack.encode(manifest))
-    return target
-
-
-def _shape(entries: Any, name: str, data: bytes) -> dict[str, Any]:
-    if name.startswith("__program__/") and "example" not in name:
-        return {"code": "U8", "shape": (len(data),)}
-    return {"code": entries[name].code, "shape": entries[name].shape}
 
 
 def test_an_unchanged_rewrite_loads(original: Path, tmp_path: Path) -> None:

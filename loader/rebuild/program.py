@@ -20,9 +20,10 @@ from loader.torch_internals import exported_program, fake_mode, load_verifier, p
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
-from schema.errors import ArchiveError, FormatError
+from schema.errors import ArchiveError, FormatError, Loc
 from schema.graph import ProgramGraph
-from schema.manifest import ExampleValue, Method
+from schema.manifest import ExampleValue, Method, NamedTensor
+from schema.names import check_fqn
 from schema.signature import Signature
 
 
@@ -68,8 +69,8 @@ def rebuild_program(
         raise FormatError(f"torch {torch.__version__} has no dialect {tables.document.dialect[:80]!r}", loc=("graph",))
     parts = {
         "graph_signature": build_signature(archive.section(name, "signature", Signature), literals),
-        "state_dict": {row.key: tensors.build(row.tensor) for row in method.state},
-        "constants": {row.key: tensors.build(row.tensor) for row in method.constants},
+        "state_dict": build_named(method.state, tensors, (name, "state")),
+        "constants": build_named(method.constants, tensors, (name, "constants")),
         "module_call_graph": build_calls(calls, trees, literals),
         "example_inputs": build_example(method, calls, trees, tensors, literals),
     }
@@ -78,6 +79,15 @@ def rebuild_program(
     if custom is not None:
         program.graph_module.meta["custom"] = custom
     return program
+
+
+def build_named(rows: list[NamedTensor], tensors: TensorBuilder, loc: Loc) -> dict[str, torch.Tensor]:
+    """Tensors by FQN.
+
+    Raises:
+        FormatError: A key is no FQN.
+    """
+    return {check_fqn(row.key, loc): tensors.build(row.tensor) for row in rows}
 
 
 def build_values(rows: list[ExampleValue], tensors: TensorBuilder, literals: LiteralBuilder) -> list[Any]:

@@ -23,7 +23,7 @@ from loader.torch_internals import (
 )
 from schema import calls as documents
 from schema.errors import FormatError, Loc
-from schema.names import check_identifier
+from schema.names import check_fqn, check_identifier
 
 _BUILTIN: dict[str, Any] = {
     "builtins.tuple": tuple,
@@ -104,6 +104,8 @@ def build_calls(document: documents.Calls, trees: TreeBuilder, literals: Literal
 
 def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuilder, loc: Loc) -> Any:
     row = entry.signature
+    if entry.fqn:
+        check_fqn(entry.fqn, loc)
     if row is None:
         return call_entry(entry.fqn, None)
     names = row.argument_names
