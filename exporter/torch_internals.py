@@ -59,17 +59,16 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
     StrictMinMaxConstraint,
+    SubclassSymbolicContext,
     SymIntSymbolicContext,
 )
 from torch.fx.experimental.symbolic_shapes import _free_unbacked_symbols_with_path as _unbacked_paths
-from torch.fx.experimental.symbolic_shapes import (
-    _suggest_fixes_for_data_dependent_error_non_strict as _suggest_checks,
-)
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as _free_unbacked_symbols
 from torch.fx.experimental.symbolic_shapes import uninteresting_files as _uninteresting_files
 from torch.fx.passes.runtime_assert import insert_deferred_runtime_asserts as _insert_deferred_runtime_asserts
 from torch.fx.passes.split_module import split_module as _split_module
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass as _is_traceable_wrapper_subclass
 from torch.utils._pytree import SequenceKey, TreeSpec
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.symbol import SymT, symbol_is_type
@@ -77,7 +76,6 @@ from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
 
 __all__ = [
     "BACKENDS_THAT_DECOMPOSE",
-    "BUILTIN_CONTAINERS",
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
     "NODES_CARRY_CUSTOM",
@@ -105,6 +103,7 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "HigherOrderOperator",
     "InnerTensorKey",
+    "LazyGraphModule",
     "LocalSource",
     "ModuleCallEntry",
     "ModuleCallSignature",
@@ -116,6 +115,7 @@ __all__ = [
     "Source",
     "StatelessSymbolicContext",
     "StrictMinMaxConstraint",
+    "SubclassSymbolicContext",
     "SymIntSymbolicContext",
     "SymT",
     "TensorProperty",
@@ -143,6 +143,7 @@ __all__ = [
     "int_oo",
     "is_functorch_wrapped",
     "is_integer_dtype",
+    "is_traceable_wrapper_subclass",
     "lazy_graph_modules",
     "make_fx",
     "maybe_disable_thunkify",
@@ -152,13 +153,13 @@ __all__ = [
     "refs_tensor",
     "reparametrize_module",
     "split_module",
-    "suggest_checks",
     "symbol_is_type",
     "tracing",
     "tree_serializer",
     "unbacked_paths",
     "uninteresting_files",
     "unset_fake_temporarily",
+    "user_labels",
 ]
 
 VERSION: tuple[int, int] = (lambda found: (int(found[0]), int(found[1])))(
@@ -183,11 +184,7 @@ TrackedFake: Any = torch._dynamo.variables.builder.TrackedFake  # type: ignore[a
 free_unbacked_symbols: Any = _free_unbacked_symbols
 unbacked_paths: Any = _unbacked_paths
 insert_deferred_runtime_asserts: Any = _insert_deferred_runtime_asserts
-suggest_checks: Any = _suggest_checks
 uninteresting_files: Any = _uninteresting_files
-
-BUILTIN_CONTAINERS: frozenset[Any] = frozenset(pytree.BUILTIN_TYPES)
-"""The container types that a ``dynamic_shapes`` specification mirrors as they are."""
 
 # --- tracing -------------------------------------------------------------------------------------------------
 
@@ -204,6 +201,7 @@ STACK_TRACE_ANCHORS: set[tuple[str, str]] = getattr(torch.fx.proxy, "_STACK_TRAC
 reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
 check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
 is_integer_dtype: Any = _is_integer_dtype
+is_traceable_wrapper_subclass: Any = _is_traceable_wrapper_subclass
 refs_tensor: Any = torch._refs.tensor
 is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
 compiler_flags: Any = torch.compiler
@@ -237,6 +235,7 @@ ENTER_AUTOCAST: Any = torch.amp.autocast_mode._enter_autocast
 EXIT_AUTOCAST: Any = torch.amp.autocast_mode._exit_autocast
 split_module: Any = _split_module
 lazy_graph_modules: Any = torch.fx._lazy_graph_module._use_lazy_graph_module
+LazyGraphModule: Any = torch.fx._lazy_graph_module._LazyGraphModule
 
 # --- emitting ------------------------------------------------------------------------------------------------
 
@@ -267,6 +266,16 @@ def tree_serializer(kind: Any) -> TreeSerializer | None:
 def backed_hints(shape_env: ShapeEnv) -> dict[Any, Any]:
     """The example values of the backed symbols of a shape environment; 2.11 knows them by another name."""
     return dict(shape_env.backed_var_to_val if hasattr(shape_env, "backed_var_to_val") else shape_env.var_to_val)
+
+
+def user_labels(shape_env: ShapeEnv) -> dict[Any, str]:
+    """What the user called the symbols of a shape environment: the names of ``Dim``, but for derived ones."""
+    names = {name: label for name, label in shape_env.source_name_to_debug_name.items() if label.isidentifier()}
+    labels = {
+        symbol: next((names[source.name] for source in sources if source.name in names), "")
+        for symbol, sources in shape_env.var_to_sources.items()
+    }
+    return {symbol: label for symbol, label in labels.items() if label}
 
 
 def find_shape_env(module: torch.fx.GraphModule) -> ShapeEnv | None:

@@ -1,0 +1,151 @@
+"""What each stage hands to the next one.
+
+``Request`` -> ``Bound`` -> ``Symbolic`` -> ``Traced`` -> ``Solved`` -> ``Emitted`` -> ``Lifted`` -> ``Wrapped`` ->
+``Named`` -> ``torch.export.ExportedProgram``. From ``Traced`` on each type extends the one before it, because all that
+held before still holds. The records are frozen; the graph module they carry is edited in place by the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from exporter.torch_internals import EqualityConstraint, FakeTensorMode, ShapeEnv, Source, pytree
+
+DynamicShapes = Mapping[str, Any] | Sequence[Any] | torch.export.ShapesCollection | torch.export.AdditionalInputs | None
+"""Everything that may say which dimensions of the inputs vary."""
+
+KeyPath = tuple[Any, ...]
+"""The pytree keys that lead from the arguments to one leaf; the first is the argument's name."""
+
+Dims = tuple[Any, ...]
+"""For each dimension of a tensor: ``Dim``, a ``Dim.AUTO``-like hint, or None where it is fixed."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    module: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: DynamicShapes
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of the example arguments.
+
+    Attributes:
+        value: The example itself.
+        path: Where it stands, beginning with the name of its argument.
+        source: The same for the shape environment; the names of symbols are a hash of it.
+        dims: The specification of each dimension, for a tensor.
+        hint: The specification of the value, for an integer.
+    """
+
+    value: Any
+    path: KeyPath
+    source: Source
+    dims: Dims = ()
+    hint: Any = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The example arguments, bound to the signature of ``forward`` and checked.
+
+    Attributes:
+        request: What the user asked for.
+        leaves: The leaves of ``(args, kwargs)``, in the order in which they are traced.
+        declared: The same leaves, in the order in which the signature declares their arguments.
+        arg_names: The names of the arguments as they are passed.
+        in_spec: The pytree structure of ``(args, kwargs)``.
+        shapes: The specification as torch's solver wants to see it.
+    """
+
+    request: Request
+    leaves: tuple[Leaf, ...]
+    declared: tuple[Leaf, ...]
+    arg_names: tuple[str, ...]
+    in_spec: pytree.TreeSpec
+    shapes: Any
+
+
+@dataclass(frozen=True)
+class State:
+    """The module's parameters and buffers, by fully qualified name, tied names included.
+
+    Attributes:
+        real: The module's own tensors.
+        fake: Their stand-ins; tied names share one.
+        buffers: Which of the names are buffers.
+        volatile: Which of the buffers are not persistent.
+    """
+
+    real: dict[str, torch.Tensor]
+    fake: dict[str, torch.Tensor]
+    buffers: frozenset[str]
+    volatile: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Symbolic:
+    """Inputs and state as fake tensors with symbolic sizes.
+
+    Attributes:
+        bound: The checked arguments.
+        mode: The mode that all the fakes belong to.
+        shape_env: The environment of all the symbols.
+        fakes: The stand-in of each of ``bound.leaves``.
+        state: The module's parameters and buffers.
+        equalities: Which sizes the specification makes equal to one another, or a function of one another.
+    """
+
+    bound: Bound
+    mode: FakeTensorMode
+    shape_env: ShapeEnv
+    fakes: tuple[Any, ...]
+    state: State
+    equalities: EqualityConstraint
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph of one run of the module over fakes: parameters, buffers, then inputs are its placeholders."""
+
+    symbolic: Symbolic
+    graph_module: torch.fx.GraphModule
+    out_spec: pytree.TreeSpec
+
+
+@dataclass(frozen=True)
+class Solved(Traced):
+    """The trace holds for every size that the specification admits; no guard can be added any more."""
+
+
+@dataclass(frozen=True)
+class Emitted(Solved):
+    """What the trace took for granted about values is asserted by nodes of the graph."""
+
+
+@dataclass(frozen=True)
+class Lifted(Emitted):
+    """Every tensor that the graph uses is an input, and the signature says which input is what."""
+
+    signature: torch.export.ExportGraphSignature
+    constants: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Wrapped(Lifted):
+    """Regions under another grad mode or under autocast are subgraphs of their own."""
+
+
+@dataclass(frozen=True)
+class Named(Wrapped):
+    """Inputs are named after the arguments and the state that they carry."""

@@ -1,0 +1,165 @@
+"""Stage ``bind``: the example arguments meet the signature of ``forward`` and the shape specification.
+
+Everything that the arguments alone decide is refused here, before the first operator runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from exporter.capture import shapes
+from exporter.capture.artifacts import Bound, KeyPath, Leaf, Request
+from exporter.capture.paths import loc_of, source_of
+from exporter.capture.sizes import check_sizes
+from exporter.torch_internals import FakeTensor, LocalSource, Source, is_functorch_wrapped, pytree
+from schema.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """One argument of the call; each one that ``*args`` or ``**kwargs`` collects counts by itself."""
+
+    keyword: str | None
+    value: Any
+    spec: Any
+    path: KeyPath
+    source: Source
+
+
+def bind(request: Request) -> Bound:
+    """Bind and check the example arguments.
+
+    Args:
+        request: What the user asked for.
+
+    Returns:
+        The leaves of the arguments, each with its source and its part of the shape specification.
+
+    Raises:
+        CaptureError: The module, an argument or the specification cannot be captured.
+    """
+    _check_module(request.module)
+    signature = inspect.signature(request.module.forward)
+    declared = _declared(signature, request)
+    specs = shapes.resolve(request, declared, signature)
+    arguments = list(_arguments(signature, request, declared, specs))
+    leaves = {id(argument): tuple(_leaves_of(argument)) for argument in arguments}
+    check_sizes(leaf for argument in arguments for leaf in leaves[id(argument)])
+    return Bound(
+        request=request,
+        leaves=tuple(leaf for argument in _as_called(arguments, request) for leaf in leaves[id(argument)]),
+        declared=tuple(leaf for argument in arguments for leaf in leaves[id(argument)]),
+        arg_names=tuple(_argument_names(signature, request)),
+        in_spec=pytree.tree_flatten((request.args, request.kwargs))[1],
+        shapes=specs,
+    )
+
+
+def _check_module(module: torch.nn.Module) -> None:
+    if not isinstance(module, torch.nn.Module):
+        raise CaptureError(
+            f"only a torch.nn.Module can be captured, not a {type(module).__name__}",
+            remedy="put the function into the forward of a torch.nn.Module",
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise CaptureError("a TorchScript module cannot be captured", remedy="capture the module that it was made of")
+    for name, owner in module.named_modules():
+        for key, value in vars(owner).items():
+            if isinstance(value, torch.ScriptObject):
+                raise CaptureError(
+                    "a TorchScript object cannot be captured",
+                    loc=(f"{name}.{key}" if name else key,),
+                    remedy="keep the data in tensors, or hide the object behind a custom operator",
+                )
+
+
+def _declared(signature: inspect.Signature, request: Request) -> dict[str, Any]:
+    """Arguments by declared name; those of ``*args`` and ``**kwargs`` stay together under theirs."""
+    try:
+        return signature.bind(*request.args, **request.kwargs).arguments
+    except TypeError as error:
+        raise CaptureError(
+            f"the example arguments do not fit forward{signature}: {error}",
+            remedy="pass args and kwargs as the module itself would be called",
+        ) from error
+
+
+def _arguments(
+    signature: inspect.Signature, request: Request, declared: Mapping[str, Any], specs: Mapping[str, Any]
+) -> Iterator[_Argument]:
+    """Arguments in declared order, each with the source that torch gives it: the symbols' names depend on it."""
+    positional = signature.bind_partial(*request.args).arguments
+    for name, value in declared.items():
+        source, spec = LocalSource(name), specs.get(name)
+        match signature.parameters[name].kind:
+            case inspect.Parameter.VAR_POSITIONAL:
+                keys: list[Any] = [pytree.SequenceKey(index) for index in range(len(value))]
+                for key, item, part in zip(keys, value, shapes.of_children(spec, keys, (name,)), strict=True):
+                    yield _Argument(None, item, part, (name, key), source_of(source, key))
+            case inspect.Parameter.VAR_KEYWORD:
+                entries: list[Any] = [pytree.MappingKey(key) for key in value]
+                for entry, part in zip(entries, shapes.of_children(spec, entries, (name,)), strict=True):
+                    yield _Argument(entry.key, value[entry.key], part, (entry.key,), LocalSource(entry.key))
+            case _:
+                yield _Argument(None if name in positional else name, value, spec, (name,), source)
+
+
+def _as_called(arguments: list[_Argument], request: Request) -> Iterator[_Argument]:
+    """Positional arguments first, then keywords in the order the user gave them: the order of the trace."""
+    by_keyword = {argument.keyword: argument for argument in arguments}
+    yield from (argument for argument in arguments if argument.keyword is None)
+    yield from (by_keyword[name] for name in request.kwargs)
+
+
+def _argument_names(signature: inspect.Signature, request: Request) -> Iterator[str]:
+    for name, value in signature.bind_partial(*request.args).arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            yield from (f"{name}_{index}" for index in range(len(value)))
+        else:
+            yield name
+    yield from request.kwargs
+
+
+def _leaves_of(argument: _Argument) -> Iterator[Leaf]:
+    return _walk(argument.value, argument.spec, argument.path, argument.source)
+
+
+def _walk(value: Any, spec: Any, path: KeyPath, source: Source) -> Iterator[Leaf]:
+    kind = pytree.SUPPORTED_NODES.get(pytree._get_node_type(value))
+    if kind is None:
+        yield _leaf(value, spec, path, source)
+        return
+    if kind.flatten_with_keys_fn is None:
+        raise CaptureError(
+            f"the pytree registration of {type(value).__name__} does not name its children",
+            loc=loc_of(path),
+            remedy="pass flatten_with_keys_fn to torch.utils._pytree.register_pytree_node",
+        )
+    entries, _ = kind.flatten_with_keys_fn(value)
+    keys = [key for key, _ in entries]
+    for (key, child), part in zip(entries, shapes.of_children(spec, keys, path), strict=True):
+        yield from _walk(child, part, (*path, key), source_of(source, key))
+
+
+def _leaf(value: Any, spec: Any, path: KeyPath, source: Source) -> Leaf:
+    if isinstance(value, torch.Tensor):
+        if isinstance(value, FakeTensor) or is_functorch_wrapped(value):
+            raise CaptureError(
+                f"a {type(value).__name__} cannot be an example: it holds no data of its own",
+                loc=loc_of(path),
+                remedy="pass a real tensor, and capture outside of any tensor mode or transform",
+            )
+        return Leaf(value, path, source, dims=shapes.of_tensor(value, spec, path))
+    if value is None or isinstance(value, bool | int | float | str):
+        return Leaf(value, path, source, hint=shapes.of_scalar(value, spec, path))
+    raise CaptureError(
+        f"an input of type {type(value).__name__} is not supported",
+        loc=loc_of(path),
+        remedy="pass tensors, numbers, strings, None and containers of them; register a dataclass with "
+        "torch.export.register_dataclass",
+    )

@@ -1,0 +1,127 @@
+"""The state of Python and torch while a module is traced; every change is taken back on the way out."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from exporter.torch_internals import (
+    BACKENDS_THAT_DECOMPOSE,
+    FakeTensorMode,
+    TracingContext,
+    compiler_flags,
+    dynamo_config,
+    enable_python_dispatcher,
+    tracing,
+)
+
+_DYNAMO_SETTINGS = {
+    "allow_rnn": True,
+    "assume_static_by_default": False,
+    "automatic_dynamic_shapes": False,
+    "capture_dynamic_output_shape_ops": True,
+    "capture_scalar_outputs": True,
+    "do_not_emit_runtime_asserts": False,
+    "prefer_deferred_runtime_asserts_over_guards": False,
+    "replay_side_effects": False,
+    "specialize_float": True,
+    "specialize_int": True,
+}
+"""How control-flow operators, which trace their branches with Dynamo, and ``.item()`` behave during an export."""
+
+
+@contextmanager
+def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
+    """Trace under ``mode``, as an export, and without backends that would choose another graph."""
+    settings = {name: value for name, value in _DYNAMO_SETTINGS.items() if hasattr(dynamo_config, name)}
+    with (
+        mode,
+        tracing(TracingContext(mode)),
+        dynamo_config.patch(settings),
+        _symbolic_builtins(),
+        _backends_off(),
+        _exporting(),
+        enable_python_dispatcher(),
+        _grad_mode_kept(),
+    ):
+        yield
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    before = compiler_flags._is_compiling_flag, compiler_flags._is_exporting_flag
+    compiler_flags._is_compiling_flag = compiler_flags._is_exporting_flag = True
+    try:
+        yield
+    finally:
+        compiler_flags._is_compiling_flag, compiler_flags._is_exporting_flag = before
+
+
+@contextmanager
+def _backends_off() -> Iterator[None]:
+    before = [(backend, backend.set_flags(False)) for backend in BACKENDS_THAT_DECOMPOSE]
+    try:
+        yield
+    finally:
+        for backend, flags in before:
+            backend.set_flags(*flags)
+
+
+@contextmanager
+def _grad_mode_kept() -> Iterator[None]:
+    """A forward may switch the grad mode and not back."""
+    before = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(before)
+
+
+@contextmanager
+def _symbolic_builtins() -> Iterator[None]:
+    """Let ``max``, ``min`` and ``math.pow`` build expressions where Python would compare or convert to float."""
+    real = builtins.max, builtins.min, math.pow
+    patched: Any = builtins
+    patched_math: Any = math
+    patched.max = _extremum(builtins.max, torch.maximum, torch.sym_max, "min")
+    patched.min = _extremum(builtins.min, torch.minimum, torch.sym_min, "max")
+    patched_math.pow = lambda base, exponent: base**exponent
+    try:
+        yield
+    finally:
+        patched.max, patched.min, patched_math.pow = real
+
+
+def _extremum(
+    real: Callable[..., Any], of_tensors: Callable[..., Any], of_integers: Callable[..., Any], bound: str
+) -> Callable[..., Any]:
+    """Return ``real``, extended to tensors and symbolic integers; ``bound`` is clamp's word for a scalar's side."""
+
+    def of_two(left: Any, right: Any) -> Any:
+        if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+            return of_tensors(left, right)
+        if isinstance(left, torch.Tensor) or isinstance(right, torch.Tensor):
+            tensor, scalar = (left, right) if isinstance(left, torch.Tensor) else (right, left)
+            number = isinstance(scalar, int | float)
+            return torch.clamp(tensor, **{bound: scalar}) if number else real(tensor, scalar)
+        if isinstance(left, torch.SymInt) or isinstance(right, torch.SymInt):
+            return of_integers(left, right)
+        return real(left, right)
+
+    @functools.wraps(real)
+    def extremum(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            return real(*args, **kwargs)
+        if len(args) == 1 and not isinstance(args[0], torch.Tensor):
+            items = list(args[0])
+            symbolic = any(isinstance(item, torch.Tensor | torch.SymInt) for item in items)
+            return functools.reduce(of_two, items) if symbolic else real(items)
+        return of_two(*args) if len(args) == 2 else real(*args)
+
+    return extremum

@@ -1,0 +1,65 @@
+"""Stage ``package``: graph, signature, ranges and state become an ``ExportedProgram``, which verifies itself."""
+
+from __future__ import annotations
+
+import torch
+
+from exporter.capture.artifacts import Named
+from exporter.capture.ranges import range_constraints, unbacked_ranges
+from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier
+from schema.errors import CaptureError
+
+
+def package(named: Named) -> torch.export.ExportedProgram:
+    """Build the program.
+
+    Args:
+        named: The finished graph.
+
+    Returns:
+        The program, verified by torch's own verifier of training IR.
+
+    Raises:
+        CaptureError: The ranges contradict the specification, or one of ``AdditionalInputs`` does not fit.
+    """
+    symbolic, graph_module = named.symbolic, named.graph_module
+    request, state = symbolic.bound.request, symbolic.state
+    graph_module.meta["inline_constraints"] = unbacked_ranges(symbolic)
+    program = torch.export.ExportedProgram(
+        graph_module,
+        graph_module.graph,
+        named.signature,
+        {name: tensor for name, tensor in state.real.items() if name not in state.volatile},
+        range_constraints(symbolic),
+        _module_calls(named),
+        (request.args, request.kwargs),
+        dict(named.constants),
+        verifiers=[TrainingIRVerifier],
+    )
+    if isinstance(request.dynamic_shapes, torch.export.AdditionalInputs):
+        _try(request.dynamic_shapes, program)
+    return program
+
+
+def _module_calls(named: Named) -> list[ModuleCallEntry]:
+    bound = named.symbolic.bound
+    calls = [ModuleCallEntry(path) for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
+    calls[0].signature = ModuleCallSignature(
+        inputs=[],
+        outputs=[],
+        in_spec=bound.in_spec,
+        out_spec=named.out_spec,
+        forward_arg_names=list(bound.arg_names),
+    )
+    return calls
+
+
+def _try(inputs: torch.export.AdditionalInputs, program: torch.export.ExportedProgram) -> None:
+    try:
+        inputs.verify(program)  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise CaptureError(
+            f"the program does not accept one of the additional inputs: {str(error).splitlines()[0]}",
+            loc=("dynamic_shapes",),
+            remedy="leave that input out, or change the module so that it holds for all of them",
+        ) from error

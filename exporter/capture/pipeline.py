@@ -1,0 +1,119 @@
+"""The capture pipeline: from a module and example arguments to a program, one stage after the other."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from exporter.capture.artifacts import DynamicShapes, Request
+from exporter.capture.bind import bind
+from exporter.capture.emit import emit
+from exporter.capture.explain import explain
+from exporter.capture.lift import lift
+from exporter.capture.name import name
+from exporter.capture.package import package
+from exporter.capture.solve import solve
+from exporter.capture.symbolize import symbolize
+from exporter.capture.trace import trace
+from exporter.capture.wrap import wrap
+from exporter.torch_internals import unset_fake_temporarily
+from schema.errors import CaptureError
+
+_PIPELINE: tuple[Callable[[Any], Any], ...] = (
+    bind,  # arguments to the signature of forward and to the shape specification
+    symbolize,  # to fake tensors with symbolic sizes
+    trace,  # the module over fakes, to a graph
+    solve,  # the guards: does the graph hold for all admitted sizes?
+    emit,  # asserts for what can be known only at run time
+    lift,  # constants to inputs, with a signature
+    wrap,  # regions of other grad modes and autocast to subgraphs
+    name,  # inputs after what they carry
+    package,  # all of it to an ExportedProgram
+)
+
+STAGES: tuple[str, ...] = tuple(stage.__name__ for stage in _PIPELINE)
+"""The stages of a capture, in order."""
+
+
+def capture(
+    module: torch.nn.Module,
+    args: tuple[object, ...] = (),
+    kwargs: Mapping[str, object] | None = None,
+    *,
+    dynamic_shapes: DynamicShapes = None,
+    strict: bool = False,
+    on_stage: Callable[[str, float], None] | None = None,
+    on_stage_start: Callable[[str], None] | None = None,
+) -> torch.export.ExportedProgram:
+    """Capture a module as a program, by running it once over fake tensors.
+
+    The program equals the one that ``torch.export.export(strict=False)`` makes. The module, the arguments and the
+    global state of torch are left as they were.
+
+    Args:
+        module: The module to capture.
+        args: Example positional arguments.
+        kwargs: Example keyword arguments.
+        dynamic_shapes: Which dimensions vary, by argument, as for ``torch.export.export``; what is left out is fixed.
+        strict: Not available yet.
+        on_stage: Called with the name of each stage and its seconds when it has ended.
+        on_stage_start: Called with the name of each stage when it begins.
+
+    Returns:
+        The program, in training IR.
+
+    Raises:
+        CaptureError: The module cannot be captured. The error names the stage, the place and a remedy, and is chained
+            to what torch or the module raised.
+    """
+    if strict:
+        raise CaptureError(
+            "strict capture is not available yet", loc=("strict",), remedy="pass strict=False", stage=STAGES[0]
+        )
+    if not isinstance(args, tuple):
+        raise CaptureError(
+            f"args is a {type(args).__name__}, not a tuple", loc=("args",), remedy="pass args=(x, ...)", stage=STAGES[0]
+        )
+    request = Request(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    with unset_fake_temporarily():
+        return _in_one_chunk(lambda: _run(request, on_stage, on_stage_start))  # type: ignore[no-any-return]
+
+
+def _run(
+    request: Request, on_stage: Callable[[str, float], None] | None, on_stage_start: Callable[[str], None] | None
+) -> Any:
+    result: Any = request
+    for stage in _PIPELINE:
+        if on_stage_start is not None:
+            on_stage_start(stage.__name__)
+        begin = time.perf_counter()
+        result = _advance(stage, result, request.module)
+        if on_stage is not None:
+            on_stage(stage.__name__, time.perf_counter() - begin)
+    return result
+
+
+def _advance(stage: Callable[[Any], Any], given: Any, module: torch.nn.Module) -> Any:
+    try:
+        return stage(given)
+    except CaptureError as error:
+        error.stage = error.stage or stage.__name__
+        raise
+    except Exception as error:
+        raise explain(error, stage.__name__, module) from error
+
+
+def _in_one_chunk(run: Callable[[], Any]) -> Any:
+    return run()
+
+
+if sys.version_info[:2] == (3, 11):
+    # CPython 3.11 keeps Python frames in chunks of 16 kB. Where a hot call happens to cross the border of a chunk,
+    # every call allocates a chunk and frees it again, and a capture takes up to twice as long, for one depth of the
+    # caller's stack and not for the next. A function that claims a large frame gets a large chunk, and the frames of
+    # all that it calls find room behind it.
+    _in_one_chunk.__code__ = _in_one_chunk.__code__.replace(co_stacksize=70_000)

@@ -1,0 +1,110 @@
+"""The user's module is handed back as it was, whatever its ``forward`` assigns while it is traced."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+_REGISTRIES = frozenset(vars(torch.nn.Module()))
+"""The attributes that every module has. Parameters and buffers are followed by the trace, hooks hold no tensors."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What a module tree looks like: a shallow copy of each module's attributes, and of each container in them."""
+
+    modules: list[tuple[str, torch.nn.Module, dict[str, Any]]] = field(default_factory=list)
+    containers: dict[int, tuple[str, Any, Any]] = field(default_factory=dict)
+
+
+@contextmanager
+def module_kept(module: torch.nn.Module) -> Iterator[None]:
+    """Restore every attribute on the way out, and warn of tensors that were assigned to attributes.
+
+    The program cannot carry such an assignment: its state is the parameters and buffers, so the value that the
+    module would have had on the next call is lost. The graph is right for one call.
+    """
+    snapshot = _take(module)
+    assigned: list[str] = []
+    try:
+        yield
+        assigned = _assigned_tensors(snapshot)
+    finally:
+        _restore(snapshot)
+    if assigned:
+        warnings.warn(
+            f"forward assigns a tensor to {', '.join(assigned)}; the program does not keep it from one call to the "
+            "next. Register it with register_buffer to make it part of the program's state",
+            stacklevel=2,
+        )
+
+
+def _take(module: torch.nn.Module) -> _Snapshot:
+    snapshot = _Snapshot()
+    for name, owner in module.named_modules():
+        path = f"self.{name}" if name else "self"
+        snapshot.modules.append((path, owner, dict(vars(owner))))
+        for key, value in vars(owner).items():
+            _remember(snapshot, "" if key in _REGISTRIES else f"{path}.{key}", value)
+    return snapshot
+
+
+def _remember(snapshot: _Snapshot, path: str, value: Any) -> None:
+    if not isinstance(value, dict | list | tuple | set) or id(value) in snapshot.containers:
+        return
+    snapshot.containers[id(value)] = path, value, _copy(value)
+    if not isinstance(value, set):
+        for key, item in _items(value):
+            _remember(snapshot, f"{path}[{key!r}]" if path else "", item)
+
+
+def _copy(container: Any) -> Any:
+    return dict(container) if isinstance(container, dict) else list(container)
+
+
+def _items(container: Any) -> list[tuple[Any, Any]]:
+    return list(container.items()) if isinstance(container, dict) else list(enumerate(container))
+
+
+def _assigned_tensors(snapshot: _Snapshot) -> list[str]:
+    """Return the paths of attributes and items that hold a tensor which they did not hold before."""
+    found = []
+    for path, owner, before in snapshot.modules:
+        now = {key: value for key, value in vars(owner).items() if key not in _REGISTRIES}
+        found += [f"{path}.{key}" for key in _new_tensors(before, now)]
+    for path, container, saved in snapshot.containers.values():
+        if path and isinstance(container, dict | list):
+            keys = _new_tensors(dict(_items(saved)), dict(_items(container)))
+            found += [f"{path}[{key!r}]" for key in keys]
+    return found
+
+
+def _new_tensors(before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:
+    return [key for key, value in now.items() if isinstance(value, torch.Tensor) and before.get(key) is not value]
+
+
+def _restore(snapshot: _Snapshot) -> None:
+    for _, owner, before in snapshot.modules:
+        if _differs(vars(owner), before):
+            vars(owner).clear()
+            vars(owner).update(before)
+    for _, container, saved in snapshot.containers.values():
+        if not isinstance(container, tuple) and _differs(container, saved):
+            _refill(container, saved)
+
+
+def _differs(now: Any, before: Any) -> bool:
+    if isinstance(now, set):
+        return now != set(before)
+    left, right = _items(now), _items(before)
+    return len(left) != len(right) or any(a != c or b is not d for (a, b), (c, d) in zip(left, right, strict=True))
+
+
+def _refill(container: Any, saved: Any) -> None:
+    container.clear()
+    getattr(container, "extend" if isinstance(container, list) else "update")(saved)

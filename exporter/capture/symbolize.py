@@ -1,0 +1,137 @@
+"""Stage ``symbolize``: arguments, parameters and buffers become fake tensors with symbolic sizes.
+
+The specification is kept beside the tensors, never marked on them, so that a capture leaves the user's tensors as
+they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from exporter.capture.artifacts import Bound, Leaf, State, Symbolic
+from exporter.capture.equalities import equalities_of
+from exporter.torch_internals import (
+    AttrSource,
+    DimDynamic,
+    DimHint,
+    FakeTensorMode,
+    RelaxedUnspecConstraint,
+    ShapeEnv,
+    StatelessSymbolicContext,
+    StrictMinMaxConstraint,
+    SubclassSymbolicContext,
+    SymIntSymbolicContext,
+    TensorProperty,
+    TensorPropertySource,
+    TrackedFake,
+    ValueRanges,
+    functorch_config,
+    is_traceable_wrapper_subclass,
+)
+
+
+def symbolize(bound: Bound) -> Symbolic:
+    """Make the fakes that the module is traced with.
+
+    Args:
+        bound: The checked arguments.
+
+    Returns:
+        A fake for each leaf and for each parameter and buffer, and the equalities that the specification implies.
+    """
+    module = bound.request.module
+    shape_env = ShapeEnv(tracked_fakes=[], trace_asserts=True, co_fields=_code_fields(module))
+    with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True, export=True)
+    with mode:
+        fakes = tuple(_fake(mode, shape_env, leaf) for leaf in bound.leaves)
+        equalities = equalities_of(bound, shape_env)
+    return Symbolic(bound, mode, shape_env, fakes, state_of(module, mode), equalities)
+
+
+def state_of(module: torch.nn.Module, mode: FakeTensorMode) -> State:
+    """Return the module's tensors and their fakes; names of one tensor share one fake, so that ties stay ties."""
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    real = {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
+    once: dict[int, torch.Tensor] = {}
+    for tensor in real.values():
+        if id(tensor) not in once:
+            once[id(tensor)] = mode.from_tensor(tensor, static_shapes=True)
+    return State(
+        real=real,
+        fake={name: once[id(tensor)] for name, tensor in real.items()},
+        buffers=frozenset(buffers),
+        volatile=frozenset(
+            f"{path}.{name}" if path else name
+            for path, owner in module.named_modules(remove_duplicate=False)
+            for name in owner._non_persistent_buffers_set
+        ),
+    )
+
+
+def _code_fields(module: torch.nn.Module) -> Mapping[str, Any]:
+    """Where ``forward`` is written, for the log of the shape environment."""
+    forward: Any = module.forward
+    code = getattr(getattr(forward, "func", forward), "__code__", None)
+    return {name: getattr(code, name, None) for name in ("co_name", "co_filename", "co_firstlineno")}
+
+
+def _fake(mode: FakeTensorMode, shape_env: ShapeEnv, leaf: Leaf) -> Any:
+    if isinstance(leaf.value, torch.Tensor):
+        context = _context(shape_env, leaf)
+        fake: Any = mode.from_tensor(leaf.value, source=leaf.source, symbolic_context=context)
+    elif leaf.hint is not None:
+        fake = shape_env.create_unspecified_symint_and_symbol(leaf.value, leaf.source, DimDynamic.DYNAMIC)
+        must_vary = leaf.hint.type.name == "DYNAMIC"
+        context = SymIntSymbolicContext(constraint=RelaxedUnspecConstraint(warn_only=False)) if must_vary else None
+    else:
+        return leaf.value
+    tracked: Any = shape_env.tracked_fakes
+    tracked.append(TrackedFake(fake, leaf.source, context))
+    return fake
+
+
+def _context(shape_env: ShapeEnv, leaf: Leaf) -> Any:
+    dynamic, constraints = [], []
+    for index, dim in enumerate(leaf.dims):
+        how, constraint = _dimension(dim)
+        dynamic.append(how)
+        constraints.append(constraint)
+        if isinstance(dim, torch.export.Dim):
+            source = TensorPropertySource(leaf.source, TensorProperty.SIZE, index)
+            shape_env.source_name_to_debug_name[source.name] = dim.__name__
+    if is_traceable_wrapper_subclass(leaf.value):
+        return SubclassSymbolicContext(
+            dynamic_sizes=dynamic,
+            constraint_sizes=constraints,
+            tensor_source=leaf.source,
+            inner_contexts=_inner_contexts(shape_env, leaf),
+        )
+    return StatelessSymbolicContext(dynamic_sizes=dynamic, constraint_sizes=constraints)
+
+
+def _inner_contexts(shape_env: ShapeEnv, leaf: Leaf) -> dict[str, Any]:
+    """The tensors inside a wrapper subclass are fixed; only what the user sees, the wrapper, may vary."""
+    names, _ = leaf.value.__tensor_flatten__()
+    inner = [(name, getattr(leaf.value, name)) for name in names]
+    return {
+        name: _context(shape_env, Leaf(value, leaf.path, AttrSource(leaf.source, name), (None,) * value.dim()))
+        for name, value in inner
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _dimension(dim: Any) -> tuple[DimDynamic, Any]:
+    """A constraint alone makes a dimension vary; a hint says so without one."""
+    match dim:
+        case torch.export.Dim():
+            return DimDynamic.STATIC, StrictMinMaxConstraint(vr=ValueRanges(dim.min, dim.max), warn_only=False)
+        case DimHint() if dim.type.name == "DYNAMIC":
+            return DimDynamic.DYNAMIC, RelaxedUnspecConstraint(warn_only=False)
+        case DimHint() if dim.type.name == "AUTO":
+            return DimDynamic.DYNAMIC, None
+        case _:
+            return DimDynamic.STATIC, None

@@ -1,0 +1,189 @@
+"""Stage ``trace``: the module runs once over fakes, and every operator it calls becomes a node.
+
+torch's ``make_fx`` records; this stage sets the scene, follows buffers that are assigned anew, and tidies the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from exporter.capture.artifacts import Symbolic, Traced
+from exporter.capture.environment import tracing_environment
+from exporter.capture.indexing import RewriteCalls
+from exporter.capture.paths import loc_of
+from exporter.capture.preserve import module_kept
+from exporter.capture.tracer import frame_walking
+from exporter.torch_internals import (
+    FunctionalTensor,
+    check_input_constraints_pre_hook,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+    maybe_disable_thunkify,
+    pytree,
+    reparametrize_module,
+)
+from schema.errors import CaptureError
+
+_ROOT = "_export_root"
+"""The user's module hangs below a root under this name, as in torch: a module that is reached twice is then known by
+the path it is called through, also directly below the top."""
+
+_OUTPUTS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int, float, str, type(None))
+
+_DROPPED_WHEN_UNUSED = (
+    torch.ops.profiler._record_function_enter.default,
+    torch.ops.profiler._record_function_enter_new.default,
+    torch.ops.profiler._record_function_exit._RecordFunction,
+    torch.ops.aten.detach.default,
+)
+"""Nothing else is dropped, used or not: a program in training IR says what the module does."""
+
+
+class _Root(torch.nn.Module):
+    """Calls the user's module, flattens what it returns and remembers the structure."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self._export_root = module
+        self.out_spec: pytree.TreeSpec | None = None
+
+    def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        module: Any = self._export_root
+        again = isinstance(module, torch.fx.GraphModule)
+        result = _interpret(module, args, kwargs) if again else module(*args, **kwargs)
+        leaves, self.out_spec = pytree.tree_flatten(result)
+        if any(not isinstance(leaf, _OUTPUTS) for leaf in leaves):
+            _refuse_output(result)
+        return tuple(leaves)
+
+    # Not `def forward`: frames of that name are taken for the user's and end up in the nodes' stack traces.
+    forward = call
+
+
+def trace(symbolic: Symbolic) -> Traced:
+    """Run the module over fakes and record its operators.
+
+    Args:
+        symbolic: The fakes.
+
+    Returns:
+        The graph, with parameters, buffers and inputs as placeholders, in this order.
+
+    Raises:
+        CaptureError: The module returns something that no program can return, or makes a buffer of something that
+            was not computed.
+        Exception: Whatever the module, or torch while it follows the module, raises.
+    """
+    root = _Root(symbolic.bound.request.module)
+    with module_kept(symbolic.bound.request.module), tracing_environment(symbolic.mode), RewriteCalls():
+        state = {f"{_ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
+        with _buffer_assignments(symbolic) as assigned, frame_walking():
+            run = _runner(root, tuple(state), symbolic)
+            graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*state.values(), *symbolic.fakes)
+    _write_buffers(graph_module.graph, list(state), assigned)
+    graph_module.graph.eliminate_dead_code(_kept_when_unused)
+    _tidy(graph_module.graph)
+    if isinstance(symbolic.bound.request.module, torch.fx.GraphModule):
+        graph_module.meta.update(symbolic.bound.request.module.meta)
+    assert root.out_spec is not None
+    return Traced(symbolic, graph_module, root.out_spec)
+
+
+def _runner(root: _Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[..., tuple[Any, ...]]:
+    """Return the function to trace: it takes the state and the inputs, flat."""
+    in_spec = symbolic.bound.in_spec
+
+    def run(*flat: Any) -> Any:
+        args, kwargs = pytree.tree_unflatten(flat[len(names) :], in_spec)
+        with reparametrize_module(root, dict(zip(names, flat, strict=False))), maybe_disable_thunkify():
+            return root(*args, **kwargs)
+
+    run._orig_mod = root  # type: ignore[attr-defined]  # make_fx reads here whose submodules it may name
+    return run
+
+
+def _interpret(module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a graph node by node, so that the new nodes inherit the metadata of the old ones."""
+    if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
+        check_input_constraints_pre_hook(module, args, kwargs)
+    with torch.fx.traceback.preserve_node_meta():
+        return torch.fx.Interpreter(module).run(*args, *kwargs.values())
+
+
+def _refuse_output(result: Any) -> None:
+    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+        if not isinstance(leaf, _OUTPUTS):
+            raise CaptureError(
+                f"forward returns a {type(leaf).__name__}, which no program can return",
+                loc=loc_of(("output", *path)),
+                remedy="return tensors, numbers, strings, None and containers of them; register a dataclass with "
+                "torch.export.register_dataclass",
+            )
+
+
+@contextmanager
+def _buffer_assignments(symbolic: Symbolic) -> Iterator[dict[str, str]]:
+    """Note for each buffer that is assigned anew which node computes its value.
+
+    torch follows the buffers of the outermost module only and forgets the others; here all are followed.
+    """
+    module = symbolic.bound.request.module
+    owners = {id(owner._buffers): f"{path}." if path else "" for path, owner in reversed(list(module.named_modules()))}
+    assigned: dict[str, str] = {}
+
+    def note(owner: torch.nn.Module, name: str, value: Any) -> None:
+        fqn = f"{owners.get(id(owner._buffers), '?')}{name}"
+        if fqn in symbolic.state.buffers:
+            assigned[fqn] = _node_of(value, fqn)
+
+    hook = torch.nn.modules.module.register_module_buffer_registration_hook(note)
+    try:
+        yield assigned
+    finally:
+        hook.remove()
+
+
+def _node_of(value: Any, fqn: str) -> str:
+    tensor = value.from_functional() if isinstance(value, FunctionalTensor) else value
+    slot = get_proxy_slot(tensor, get_proxy_mode().tracer, None) if isinstance(tensor, torch.Tensor) else None
+    if slot is None:
+        raise CaptureError(
+            f"forward assigns to this buffer a {type(value).__name__} that it did not compute",
+            loc=(fqn,),
+            remedy="write into the buffer with copy_, or assign a tensor that forward computes",
+        )
+    return str(slot.proxy.node.name)
+
+
+def _write_buffers(graph: torch.fx.Graph, state: list[str], assigned: dict[str, str]) -> None:
+    """Copy into each buffer, at the end, the value that was assigned to it last."""
+    nodes = {node.name: node for node in graph.nodes}
+    placeholders = dict(zip(state, graph.find_nodes(op="placeholder"), strict=False))
+    with graph.inserting_before(graph.output_node()):
+        for fqn, name in assigned.items():
+            buffer = placeholders[f"{_ROOT}.{fqn}"]
+            copy = graph.call_function(torch.ops.aten.copy_.default, (buffer, nodes[name]))
+            copy.meta = nodes[name].meta
+
+
+def _kept_when_unused(node: torch.fx.Node) -> bool:
+    return node.op != "call_function" or node.target not in _DROPPED_WHEN_UNUSED
+
+
+def _tidy(graph: torch.fx.Graph) -> None:
+    for node in graph.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            node.meta["nn_module_stack"] = {
+                f"L__self__{_below_root(key)}": (_below_root(path), kind) for key, (path, kind) in stack.items()
+            }
+        if node.op == "call_function" and not node.users:
+            node.meta.setdefault("val", None)
+
+
+def _below_root(path: str) -> str:
+    return path.removeprefix(_ROOT).removeprefix(".") if path.startswith(_ROOT) else path

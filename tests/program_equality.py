@@ -1,0 +1,243 @@
+"""Are two exported programs the same, in everything that a user can see?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+_GENERATED_FILE = re.compile(r"<eval_with_key>\.\d+")
+"""The "file" of generated code; torch numbers them through a whole process."""
+
+
+_COUNTED = {"seq_nr"}
+"""Metadata that autograd counts through a whole process: two captures of one module differ in it."""
+
+
+def assert_equal_programs(
+    actual: torch.export.ExportedProgram,
+    expected: torch.export.ExportedProgram,
+    *,
+    stack_traces: bool = True,
+    same_tensors: bool = False,
+) -> None:
+    """Compare everything that two programs say, and name the first thing in which they differ.
+
+    Args:
+        actual: The program under test.
+        expected: The program that it should equal.
+        stack_traces: Compare where nodes come from in the source, too.
+        same_tensors: Ask for the identical tensor objects in ``state_dict``, not only for the same values.
+
+    Raises:
+        AssertionError: They differ. The message says where, and shows both.
+    """
+    for where, left, right in _facts(actual, expected, stack_traces=stack_traces):
+        if not same(left, right):
+            raise AssertionError(f"programs differ in {where}\n{_difference(left, right)}")
+    if same_tensors:
+        for key, tensor in expected.state_dict.items():
+            assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
+
+
+NOT_STORED = frozenset({"tensor_meta"})
+"""Metadata of nodes that an archive leaves out, because it says again what ``val`` says."""
+
+
+def assert_loaded_equal(loaded: torch.export.ExportedProgram, saved: torch.export.ExportedProgram) -> None:
+    """Compare a program that came back from a file, with its stack traces, with the one that was saved.
+
+    Left out are what :data:`NOT_STORED` names, notes that capture leaves on graph modules, and of values without
+    memory their storage offset and whether they are parameters.
+
+    Raises:
+        AssertionError: They differ. The message says where, and shows both.
+    """
+    for where, left, right in _facts(loaded, saved, stack_traces=True, stored=True):
+        if not same(left, right):
+            raise AssertionError(f"programs differ in {where}\n{_difference(left, right)}")
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal in type and value; tensors bit by bit, NaN equal to NaN, symbols by their expressions."""
+    match left:
+        case torch.Tensor():
+            return isinstance(right, torch.Tensor) and _same_tensor(left, right)
+        case torch.SymInt() | torch.SymFloat() | torch.SymBool():
+            return type(left) is type(right) and str(left) == str(right)
+        case str():
+            return type(right) is str and _GENERATED_FILE.sub("", left) == _GENERATED_FILE.sub("", right)
+        case float():
+            return type(right) is float and (left == right or (math.isnan(left) and math.isnan(right)))
+        case dict():
+            return isinstance(right, dict) and same(list(left.items()), list(right.items()))
+        case list() | tuple():
+            same_kind = type(left) is type(right) and len(left) == len(right)
+            return same_kind and all(same(a, b) for a, b in zip(left, right, strict=True))
+        case torch.fx.Node():
+            return isinstance(right, torch.fx.Node) and left.name == right.name
+        case torch.fx.GraphModule():
+            return isinstance(right, torch.fx.GraphModule)  # subgraphs are compared node by node elsewhere
+        case torch._ops.OpOverload():  # metadata holds copies of operators
+            return isinstance(right, torch._ops.OpOverload) and str(left) == str(right)
+        case _ if dataclasses.is_dataclass(left) and not isinstance(left, type) and type(left) is type(right):
+            return all(
+                same(getattr(left, f.name), getattr(right, f.name)) for f in dataclasses.fields(left) if f.compare
+            )
+        case _:
+            return type(left) is type(right) and bool(left == right)
+
+
+def describe_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Everything about a tensor but its values; sizes as text, because symbols compare by environment."""
+    layout = tensor.layout
+    strided = layout is torch.strided
+    return (
+        type(tensor).__name__,
+        str(tuple(tensor.shape)),
+        str(tensor.stride()) if strided else None,
+        str(tensor.storage_offset()) if strided else None,
+        str(tensor.dtype),
+        str(tensor.device),
+        str(layout),
+        tensor.requires_grad,
+    )
+
+
+def _same_tensor(left: torch.Tensor, right: torch.Tensor) -> bool:
+    if left is right:
+        return True
+    if describe_tensor(left) != describe_tensor(right):
+        return False
+    if _is_fake(left) or _is_fake(right) or left.is_meta:
+        return _is_fake(left) == _is_fake(right)
+    if hasattr(left, "__tensor_flatten__"):
+        inner, context = left.__tensor_flatten__()
+        others, other_context = right.__tensor_flatten__()
+        parts = [(getattr(left, name), getattr(right, name)) for name in inner]
+        return inner == others and same(context, other_context) and all(same(a, b) for a, b in parts)
+    return torch.equal(_bits(left), _bits(right))
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    """Has no data to compare: fake, or a wrapper of torch.func, which can only have been met in a trace."""
+    fake = isinstance(tensor, torch._subclasses.fake_tensor.FakeTensor)
+    return fake or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    dense = tensor.detach().resolve_conj().resolve_neg()
+    dense = dense.to_dense() if dense.layout is not torch.strided else dense
+    return dense.contiguous().reshape(-1).view(torch.uint8)
+
+
+_Fact = tuple[str, Any, Any]
+
+
+def _facts(
+    a: torch.export.ExportedProgram, b: torch.export.ExportedProgram, *, stack_traces: bool, stored: bool = False
+) -> Iterator[_Fact]:
+    for where, read in _WHOLE.items():
+        yield where, read(a), read(b)
+    left, right = dict(_graphs(a.graph_module)), dict(_graphs(b.graph_module))
+    yield "the names of the subgraphs", list(left), list(right)
+    for path in right:
+        yield from _graph_facts(path, left[path].graph, right[path].graph, stack_traces=stack_traces, stored=stored)
+        if not stored:
+            yield f"{path}: the metadata of the graph module", _meta(left[path]), _meta(right[path])
+        yield f"{path}: the generated code", left[path].code, right[path].code
+    for name in ("state_dict", "constants"):
+        yield name, getattr(a, name), getattr(b, name)
+    yield "the example inputs", _flat(a.example_inputs), _flat(b.example_inputs)
+
+
+_WHOLE: dict[str, Callable[[torch.export.ExportedProgram], Any]] = {
+    "the text of the graph": lambda p: p.graph_module.print_readable(print_output=False),
+    "the inputs of the signature": lambda p: list(p.graph_signature.input_specs),
+    "the outputs of the signature": lambda p: list(p.graph_signature.output_specs),
+    "the range constraints": lambda p: [(str(s), str(r)) for s, r in p.range_constraints.items()],
+    "the module call graph": lambda p: list(p.module_call_graph),
+    "the guards": lambda p: list(p._guards_code),
+    "the keys of state_dict": lambda p: list(p.state_dict),
+    "the keys of constants": lambda p: list(p.constants),
+    "the dialect": lambda p: (p.dialect, [v.__name__ for v in p.verifiers]),
+}
+
+
+def _graphs(module: torch.fx.GraphModule) -> Iterator[tuple[str, torch.fx.GraphModule]]:
+    for path, child in module.named_modules():
+        if isinstance(child, torch.fx.GraphModule):
+            yield path or "graph", child
+
+
+def _graph_facts(
+    path: str, a: torch.fx.Graph, b: torch.fx.Graph, *, stack_traces: bool, stored: bool
+) -> Iterator[_Fact]:
+    left, right = list(a.nodes), list(b.nodes)
+    yield f"{path}: the nodes", [node.format_node() for node in left], [node.format_node() for node in right]
+    for one, other in zip(left, right, strict=True):
+        where = f"{path}, node {other.name}"
+        yield f"{where}: operator", (one.op, str(one.target)), (other.op, str(other.target))
+        yield f"{where}: arguments", (one.args, one.kwargs), (other.args, other.kwargs)
+        mine, theirs = dict(one.meta), dict(other.meta)
+        if not stack_traces:
+            mine.pop("stack_trace", None)
+            theirs.pop("stack_trace", None)
+        if stored:
+            mine, theirs = _stored(mine), _stored(theirs)
+        yield f"{where}: which metadata it has", sorted(mine), sorted(theirs)
+        for key in theirs.keys() - _COUNTED:
+            yield f"{where}: {key}", _plain(mine[key]), _plain(theirs[key])
+
+
+def _stored(meta: dict[str, Any]) -> dict[str, Any]:
+    """What an archive keeps of a node's metadata."""
+    kept = {key: value for key, value in meta.items() if key not in NOT_STORED}
+    return pytree.tree_map_only(torch.Tensor, lambda t: _described(t), kept)
+
+
+def _described(tensor: torch.Tensor) -> str:
+    _kind, shape, strides, _offset, *rest = describe_tensor(tensor)
+    return " ".join(map(str, (_is_fake(tensor), shape, strides, *rest)))
+
+
+def _meta(module: torch.fx.GraphModule) -> Any:
+    return {key: _plain(value) for key, value in sorted(module.meta.items())}
+
+
+def _plain(value: Any) -> Any:
+    """Make symbols of two environments comparable."""
+    if isinstance(value, dict):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(v) for v in value) if type(value) in (list, tuple) else [_plain(v) for v in value]
+    if type(value).__module__.startswith(("sympy", "torch.utils._sympy")):
+        return str(value)
+    return value
+
+
+def _flat(inputs: Any) -> Any:
+    leaves, spec = pytree.tree_flatten(inputs)
+    return leaves, spec
+
+
+def _difference(actual: Any, expected: Any) -> str:
+    """Show two values, of long texts and lists only where they part."""
+    if isinstance(actual, str) and isinstance(expected, str):
+        actual, expected = actual.splitlines(), expected.splitlines()
+    place = ""
+    if isinstance(actual, list) and isinstance(expected, list):
+        at = next((i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if not same(a, b)), None)
+        at = min(len(actual), len(expected)) if at is None else at
+        place, actual, expected = f" [{at}]", actual[at : at + 1], expected[at : at + 1]
+    return f"  actual{place}:   {_show(actual)}\n  expected{place}: {_show(expected)}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 2000 else f"{text[:2000]} ... ({len(text)} characters)"
