@@ -1,6 +1,6 @@
 """What each stage hands to the next one.
 
-``Request`` -> ``Bound`` -> ``Symbolic`` -> ``Traced`` -> ``Solved`` -> ``Emitted`` -> ``Lifted`` -> ``Wrapped`` ->
+``Request`` -> ``Bound`` -> ``Symbolic`` -> ``Traced`` -> ``Solved`` -> ``Enforced`` -> ``Lifted`` -> ``Wrapped`` ->
 ``Named`` -> ``torch.export.ExportedProgram``. From ``Traced`` on each type extends the one before it, because all that
 held before still holds. The records are frozen; the graph module they carry is edited in place by the stages.
 """
@@ -129,12 +129,12 @@ class Solved(Traced):
 
 
 @dataclass(frozen=True)
-class Emitted(Solved):
+class Enforced(Solved):
     """What the trace took for granted about values is asserted by nodes of the graph."""
 
 
 @dataclass(frozen=True)
-class Lifted(Emitted):
+class Lifted(Enforced):
     """Every tensor that the graph uses is an input, and the signature says which input is what."""
 
     signature: torch.export.ExportGraphSignature

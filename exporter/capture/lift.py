@@ -20,7 +20,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 
-from exporter.capture.artifacts import Emitted, Lifted
+from exporter.capture.artifacts import Enforced, Lifted
 from exporter.capture.explain import source_line_of
 from exporter.torch_internals import FakeTensor, FunctionalTensor, is_functorch_wrapped, pytree, unset_fake_temporarily
 from schema.errors import CaptureError
@@ -36,11 +36,11 @@ _ARGUMENTS: tuple[tuple[type, Any], ...] = (
 )
 
 
-def lift(emitted: Emitted) -> Lifted:
+def lift(enforced: Enforced) -> Lifted:
     """Write the signature and lift the constants.
 
     Args:
-        emitted: The complete graph.
+        enforced: The complete graph.
 
     Returns:
         The graph in which every tensor comes in through a placeholder, its signature, and the values of the
@@ -49,30 +49,30 @@ def lift(emitted: Emitted) -> Lifted:
     Raises:
         CaptureError: A tensor of the graph is no data but a by-product of the trace.
     """
-    graph_module = emitted.graph_module
-    _restore_values_of_inputs(emitted)
-    signature = _signature(emitted)
-    constants = _Lifter(emitted, signature).lift_all()
+    graph_module = enforced.graph_module
+    _restore_values_of_inputs(enforced)
+    signature = _signature(enforced)
+    constants = _Lifter(enforced, signature).lift_all()
     for spec in signature.input_specs:
         if spec.kind is InputKind.BUFFER and not spec.persistent:
             assert spec.target is not None
-            constants[spec.target] = emitted.symbolic.state.real[spec.target]
-    return Lifted(emitted.symbolic, graph_module, emitted.out_spec, signature, constants)
+            constants[spec.target] = enforced.symbolic.state.real[spec.target]
+    return Lifted(enforced.symbolic, graph_module, enforced.out_spec, signature, constants)
 
 
-def _restore_values_of_inputs(emitted: Emitted) -> None:
+def _restore_values_of_inputs(enforced: Enforced) -> None:
     """The trace notes numbers as symbols even where they are fixed."""
-    placeholders = emitted.graph_module.graph.find_nodes(op="placeholder")
-    inputs = placeholders[len(emitted.symbolic.state.fake) :]
-    for node, fake in zip(inputs, emitted.symbolic.fakes, strict=True):
+    placeholders = enforced.graph_module.graph.find_nodes(op="placeholder")
+    inputs = placeholders[len(enforced.symbolic.state.fake) :]
+    for node, fake in zip(inputs, enforced.symbolic.fakes, strict=True):
         if not isinstance(fake, torch.Tensor):
             node.meta["val"] = fake
 
 
-def _signature(emitted: Emitted) -> ExportGraphSignature:
-    graph, state = emitted.graph_module.graph, emitted.symbolic.state
+def _signature(enforced: Enforced) -> ExportGraphSignature:
+    graph, state = enforced.graph_module.graph, enforced.symbolic.state
     specs = []
-    names: list[str | None] = [*state.fake, *(None for _ in emitted.symbolic.fakes)]
+    names: list[str | None] = [*state.fake, *(None for _ in enforced.symbolic.fakes)]
     for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
         if name is None:
             specs.append(InputSpec(InputKind.USER_INPUT, _argument(node), None))
@@ -117,22 +117,22 @@ def _tree(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.
 class _Lifter:
     """Turns each tensor attribute of the graph module into a placeholder in front of the first user input."""
 
-    def __init__(self, emitted: Emitted, signature: ExportGraphSignature) -> None:
+    def __init__(self, enforced: Enforced, signature: ExportGraphSignature) -> None:
         kinds = [spec.kind for spec in signature.input_specs]
-        self.emitted = emitted
-        self.graph = emitted.graph_module.graph
+        self.enforced = enforced
+        self.graph = enforced.graph_module.graph
         self.signature = signature
         self.position = kinds.index(InputKind.USER_INPUT) if InputKind.USER_INPUT in kinds else 0
         self.anchor = list(self.graph.nodes)[self.position]
         self.taken = {spec.target for spec in signature.input_specs}
-        self.names = constant_names(emitted.symbolic.bound.request.module)
+        self.names = constant_names(enforced.symbolic.bound.request.module)
         self.lifted: dict[int, torch.fx.Node] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.anonymous = 0
 
     def lift_all(self) -> dict[str, torch.Tensor]:
         for node in self.graph.find_nodes(op="get_attr"):
-            value = operator.attrgetter(node.target)(self.emitted.graph_module)
+            value = operator.attrgetter(node.target)(self.enforced.graph_module)
             if not isinstance(value, torch.Tensor) or self._dropped(node):
                 continue
             placeholder = self.lifted.get(id(value)) or self._lift(node, value)
@@ -186,7 +186,7 @@ class _Lifter:
             placeholder = self.graph.placeholder(label)
         placeholder.target = placeholder.name
         placeholder.meta = {k: v for k, v in node.meta.items() if k not in ("nn_module_stack", "stack_trace")}
-        fake: Any = self.emitted.symbolic.mode.from_tensor(value, static_shapes=True)
+        fake: Any = self.enforced.symbolic.mode.from_tensor(value, static_shapes=True)
         fake.constant = value
         placeholder.meta["val"] = fake
         return placeholder

@@ -11,7 +11,7 @@ import torch
 
 from exporter.capture.artifacts import DynamicShapes, Request
 from exporter.capture.bind import bind
-from exporter.capture.emit import emit
+from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.lift import lift
 from exporter.capture.name import name
@@ -28,7 +28,7 @@ _PIPELINE: tuple[Callable[[Any], Any], ...] = (
     symbolize,  # to fake tensors with symbolic sizes
     trace,  # the module over fakes, to a graph
     solve,  # the guards: does the graph hold for all admitted sizes?
-    emit,  # asserts for what can be known only at run time
+    enforce,  # asserts for what can be known only at run time
     lift,  # constants to inputs, with a signature
     wrap,  # regions of other grad modes and autocast to subgraphs
     name,  # inputs after what they carry

@@ -1,4 +1,4 @@
-"""Stage ``emit``: what the trace took for granted about values becomes nodes that assert it at run time."""
+"""Stage ``enforce``: what the trace took for granted about values becomes nodes that assert it at run time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import Emitted, Solved
+from exporter.capture.artifacts import Enforced, Solved
 from exporter.torch_internals import (
     NODES_CARRY_CUSTOM,
     OpOverload,
@@ -28,7 +28,7 @@ _ASSERTS_COME_FROM = 'File "torch/fx/passes/runtime_assert.py", line 24, in inse
 """The stack trace that torch gives these nodes; other tools recognize them by it."""
 
 
-def emit(solved: Solved) -> Emitted:
+def enforce(solved: Solved) -> Enforced:
     """Add the runtime asserts to the graph.
 
     Args:
@@ -45,7 +45,7 @@ def emit(solved: Solved) -> Emitted:
         if node.op == "call_function" and node.target in _CONVERSIONS:
             _assert_metadata(graph_module, node)
     _note_unbacked(graph_module.graph, solved.symbolic.shape_env)
-    return Emitted(solved.symbolic, graph_module, solved.out_spec)
+    return Enforced(solved.symbolic, graph_module, solved.out_spec)
 
 
 def _assert_metadata(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> None:

@@ -1,0 +1,36 @@
+"""What the tests of refusals share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from exporter.capture import STAGES, capture
+from schema.errors import CaptureError
+
+
+def refused(module: Any, *args: Any, shapes: Any = None, kwargs: Any = None) -> CaptureError:
+    with pytest.raises(CaptureError) as caught:
+        capture(module, args, kwargs, dynamic_shapes=shapes)
+    error = caught.value
+    assert error.remedy
+    assert error.stage in STAGES
+    assert "\n" not in str(error)
+    return error
+
+
+def xy(function: Any) -> torch.nn.Module:
+    class Two(torch.nn.Module):
+        def forward(self, x, y=None):
+            return function(x, y)
+
+    return Two()
+
+
+ones = torch.ones
+
+
+def raises(x, y):
+    raise ValueError("of my own\nwith a second line")

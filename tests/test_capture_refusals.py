@@ -1,0 +1,181 @@
+"""What cannot be captured is refused in one line that names the place and the remedy."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch.export import Dim
+
+from exporter.capture import capture
+from schema.errors import CaptureError
+from tests.capture_cases import Module
+from tests.capture_refusals import ones, raises, refused, xy
+
+same_dim, other_dim = Dim("same", min=2, max=8), Dim("same", min=2, max=9)
+
+BEFORE_TRACING: dict[str, tuple[tuple[Any, ...], Any, str, str]] = {
+    "missing argument": ((), None, "", "do not fit forward"),
+    "too many arguments": ((ones(2), ones(2), ones(2)), None, "", "do not fit forward"),
+    "unsupported type": (({"a": {1, 2}},), None, "x.a", "type set"),
+    "complex number": ((1j,), None, "x", "type complex"),
+    "above the range": ((ones(9),), {"x": {0: same_dim}}, "x.shape.0", "outside the range"),
+    "below the range": ((ones(4),), {"x": {0: Dim("n", min=5)}}, "x.shape.0", "outside the range"),
+    "outside a hint": ((ones(4),), {"x": {0: Dim.AUTO(max=3)}}, "x.shape.0", "outside the range"),
+    "one is taken for fixed": ((ones(1),), {"x": {0: Dim("n")}}, "x.shape.0", "0 and 1 for fixed"),
+    "zero is taken for fixed": ((ones(0),), {"x": {0: Dim.DYNAMIC}}, "x.shape.0", "0 and 1 for fixed"),
+    "another fixed size": ((ones(4),), {"x": {0: 5}}, "x.shape.0", "fixes this size to 5"),
+    "no such dimension": ((ones(4),), {"x": {1: Dim("n")}}, "dynamic_shapes.x", "no dimension 1"),
+    "negative dimension": ((ones(4),), {"x": {-1: Dim("n")}}, "dynamic_shapes.x", "no dimension -1"),
+    "wrong length": ((ones(4),), {"x": (None, Dim("n"))}, "dynamic_shapes.x", "2 specifications"),
+    "unknown argument": ((ones(4),), {"z": {0: Dim("n")}}, "dynamic_shapes", "'z'"),
+    "unknown key": (({"a": ones(4)},), {"x": {"b": None}}, "dynamic_shapes.x", "'b'"),
+    "too few entries": ((ones(4), ones(4)), [None], "dynamic_shapes", "1 entries for 2 arguments"),
+    "too few elements": (([ones(4), ones(4)],), {"x": [None]}, "dynamic_shapes.x", "1 specifications for 2"),
+    "no specification": ((ones(4),), {"x": "all"}, "dynamic_shapes.x", "'all'"),
+    "no specification at all": ((ones(4),), "all", "dynamic_shapes", "str"),
+    "no dimension": ((ones(4),), {"x": {0: "n"}}, "dynamic_shapes.x.shape.0", "'n'"),
+    "a number under a name": ((4,), {"x": Dim("n")}, "dynamic_shapes.x", "integer"),
+    "a text that varies": (("t",), {"x": Dim.AUTO}, "dynamic_shapes.x", "type str"),
+    "one name, two sizes": ((ones(4), ones(5)), {"x": {0: same_dim}, "y": {0: same_dim}}, "y.shape.0", "elsewhere"),
+    "one name, two ranges": ((ones(4), ones(4)), {"x": {0: same_dim}, "y": {0: other_dim}}, "y.shape.0", "names both"),
+    "no multiple": ((ones(5),), {"x": {0: 2 * same_dim}}, "x.shape.0", "not 2*same"),
+    "derived below zero": ((ones(5),), {"x": {0: same_dim - 5}}, "x.shape.0", "negative"),
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_TRACING)
+def test_refused_before_anything_is_traced(what):
+    args, shapes, loc, words = BEFORE_TRACING[what]
+    error = refused(xy(lambda x, y: pytest.fail("was traced")), *args, shapes=shapes)
+    assert error.stage == "bind"
+    assert words in error.message
+    assert ".".join(map(str, error.loc)) == loc
+
+
+def test_one_tensor_under_two_specifications():
+    x = ones(4)
+    error = refused(xy(torch.add), x, x, shapes={"x": {0: Dim("n")}, "y": None})
+    assert "passed twice" in error.message
+    assert error.loc == ("y",)
+
+
+def test_an_integer_that_varies_is_not_one_of_the_texts():
+    assert "type bool" in refused(xy(lambda x, y: x), True, shapes={"x": Dim.DYNAMIC}).message
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [(lambda x: x, "function"), (torch.nn.Linear, "type"), (3, "int")],
+)
+def test_only_modules(module, words):
+    assert words in refused(module, ones(2)).message
+
+
+def test_shapes_collection_of_other_tensors():
+    shapes = torch.export.ShapesCollection()
+    shapes[ones(3)] = {0: Dim("n")}
+    assert "ShapesCollection" in refused(xy(torch.add), ones(3), shapes=shapes).message
+
+
+def test_fake_tensors_are_no_examples():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        fake = ones(3)
+    assert "FakeTensor" in refused(xy(lambda x, y: x), fake).message
+
+
+def test_arguments_have_to_be_a_tuple():
+    with pytest.raises(CaptureError, match="not a tuple"):
+        capture(xy(lambda x, y: x), [ones(2)])  # type: ignore[arg-type]
+
+
+def test_strict_is_not_available_yet():
+    with pytest.raises(CaptureError, match="not available yet") as caught:
+        capture(xy(lambda x, y: x), (ones(2),), strict=True)
+    assert caught.value.remedy == "pass strict=False"
+
+
+def _typo(x, y):
+    return x.shape.nope
+
+
+class _Unknown:
+    pass
+
+
+IN_THE_MODULE: dict[str, tuple[Any, tuple[Any, ...], Any, str, str]] = {
+    "a branch on a value": (lambda x, y: x if x.sum() > 0 else -x, (ones(2),), None, "trace", "known only at run time"),
+    "a branch on an item": (
+        lambda x, y: x if y.item() > 0 else -x, (ones(2), torch.ones(()).long()), None, "trace", "u0 > 0"),
+    "a loop over a value": (lambda x, y: [x for _ in range(y)], (ones(2), torch.tensor(3)), None, "trace", "run time"),
+    "shapes that do not fit": (lambda x, y: x @ y, (ones(2, 3), ones(2, 3)), None, "trace", "RuntimeError"),
+    "an error of the user's": (raises, (ones(2),), None, "trace", "ValueError: of my own"),
+    "a typing error": (_typo, (ones(2),), None, "trace", "AttributeError"),
+    "numpy": (lambda x, y: torch.from_numpy(x.numpy()), (ones(2),), None, "trace", "raised"),
+    "an unknown output": (lambda x, y: {"a": _Unknown()}, (ones(2),), None, "trace", "returns a _Unknown"),
+    "a size that is fixed": (
+        lambda x, y: x.reshape(4), (ones(4),), {"x": {0: Dim("n")}}, "solve", "not hold for all the sizes"
+    ),
+    "two sizes that are one": (
+        lambda x, y: x + y, (ones(4), ones(4)), {"x": {0: Dim("a")}, "y": {0: Dim("b")}}, "solve", "all the sizes"
+    ),
+    "a size that is narrower": (
+        lambda x, y: x if x.shape[0] < 7 else -x, (ones(4),), {"x": {0: Dim("n")}}, "solve", "all the sizes"
+    ),
+    "a hint that is fixed": (lambda x, y: x.reshape(4), (ones(4),), {"x": {0: Dim.DYNAMIC}}, "solve", "all the sizes"),
+    "a hint that leaves one size": (
+        lambda x, y: x if x.shape[0] > 3 else -x, (ones(4),), {"x": {0: Dim.DYNAMIC(max=4)}}, "package", "fixes this"
+    ),
+    "torch.func.grad": (lambda x, y: torch.func.grad(lambda z: z.sum())(x), (ones(2),), None, "lift", "without data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IN_THE_MODULE)
+def test_refused_for_what_the_module_does(what):
+    function, args, shapes, stage, words = IN_THE_MODULE[what]
+    error = refused(xy(function), *args, shapes=shapes)
+    assert error.stage == stage
+    assert words in error.message
+    if stage == "trace":
+        assert any("capture_refusals.py:" in str(part) or part == "output" for part in error.loc), error.loc
+        assert error.__cause__ is not None or "returns" in error.message
+
+
+def test_the_remedy_repeats_the_fix_that_torch_suggests():
+    error = refused(xy(lambda x, y: x if x.shape[0] < 7 else -x), ones(4), shapes={"x": {0: Dim("n")}})
+    assert "n = Dim('n', max=6)" in error.remedy
+
+
+def test_a_decision_by_a_value_is_told_in_the_names_of_the_user():
+    def decide(x, y):
+        count = y.item()
+        return x if count > 3 else -x
+
+    error = refused(xy(decide), ones(4), torch.tensor(3))
+    assert error.message.endswith("run time: count > 3")
+    assert "torch._check(count > 3) or torch._check(count <= 3)" in error.remedy
+
+
+def test_the_place_is_the_innermost_module_and_the_users_line():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(3, 3)))
+    error = refused(model, ones(1, 2))
+    assert error.loc[0] == "1.1"
+
+
+def test_a_capture_error_can_be_pickled():
+    error = refused(xy(raises), ones(2))
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.message, copy.loc, copy.remedy, copy.stage) == (error.message, error.loc, error.remedy, error.stage)
+
+
+def test_a_buffer_cannot_become_what_was_not_computed():
+    def forward(self, x):
+        self.state = [x]
+        return x
+
+    error = refused(Module(forward, buffers={"state": (torch.zeros(1), True)}), ones(1))
+    assert "state" in str(error)
