@@ -133,7 +133,7 @@ def _is_fake(tensor: torch.Tensor) -> bool:
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     dense = tensor.detach().resolve_conj().resolve_neg()
     dense = dense.to_dense() if dense.layout is not torch.strided else dense
-    return dense.contiguous().reshape(-1).view(torch.uint8)
+    return dense.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
 
 
 _Fact = tuple[str, Any, Any]
