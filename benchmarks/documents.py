@@ -21,9 +21,11 @@ from schema.literals import Device
 
 def make(nodes: int) -> graph.ProgramGraph:
     """A graph shaped like a transformer's: every node takes the one before and one far back."""
-    rows = [graph.Node(0, "x", [], {}, 0, 0, -1)]
-    for index in range(1, nodes):
-        rows.append(graph.Node(2, f"op_{index}", [-1, -min(index, 37), index % 50], {}, index % 90, 1 + index % 60, 0))
+    rows = [
+        graph.Node(2, f"op_{index}", [-1, -min(index, 37), index % 50], {}, index % 90, 1 + index % 60, 0)
+        for index in range(1, nodes)
+    ]
+    rows.insert(0, graph.Node(0, "x", [], {}, 0, 0, -1))
     values = [graph.TensorValue("float32", [8, size], [size, 1], Device("cpu", None)) for size in range(90)]
     frames = [graph.ModuleFrame(max(0, i - 1), f"k{i}", f"layers.{i}", "pkg.Layer") for i in range(60)]
     return graph.ProgramGraph(

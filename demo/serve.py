@@ -3,12 +3,12 @@
 import sys
 import time
 
-sys.modules["transformers"] = None  # type: ignore[assignment]  # from here on, importing it fails
-
 import torch
 from safetensors.torch import load_file
 
 import loader
+
+sys.modules["transformers"] = None  # type: ignore[assignment]  # from here on, importing it fails
 
 
 def main(archive: str, reference: str) -> None:
