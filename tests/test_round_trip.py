@@ -110,6 +110,24 @@ def test_weights_are_mapped_and_ties_are_kept(path: Path) -> None:
     assert loader.load(path).state_dict["head.weight"].abs().sum() > 0
 
 
+def test_elements_lie_at_multiples_of_their_size(path: Path) -> None:
+    """safetensors aligns to eight bytes, and a complex number of sixteen that is not aligned crashes torch's kernels."""
+
+    class Model(torch.nn.Module):
+        def __init__(self, padding: int) -> None:
+            super().__init__()
+            self.register_buffer("a", torch.ones(padding, dtype=torch.float64))
+            self.register_buffer("b", torch.ones(5, dtype=torch.complex128))
+
+        def forward(self) -> torch.Tensor:
+            return self.b + self.a.sum()
+
+    for padding in (1, 2):
+        exporter.save(exporter.capture(Model(padding)), path)
+        state = loader.load(path).state_dict
+        assert all(tensor.data_ptr() % tensor.element_size() == 0 for tensor in state.values())
+
+
 def test_without_mmap_the_file_may_go(path: Path) -> None:
     exporter.save(capture(CASES["tied"]()), path)
     module = loader.load_module(path, mmap=False)

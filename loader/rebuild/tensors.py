@@ -11,9 +11,6 @@ from loader.rebuild.literals import torch_constant
 from schema.dtypes import CARRIERS
 from schema.literals import DType
 
-_WORD_BYTES = 8
-"""No element type asks for a stricter alignment than this; a mapping starts at a page."""
-
 
 class TensorBuilder:
     """Builds the tensors of an archive, each storage once.
@@ -32,8 +29,8 @@ class TensorBuilder:
         self._tensors: dict[int, torch.Tensor] = {}
         self._alignments: dict[int, int] = {}
         for row in archive.manifest.tensors:
-            alignment = min(CARRIERS[row.dtype].nbytes, _WORD_BYTES)
-            self._alignments[row.storage] = max(alignment, self._alignments.get(row.storage, 1))
+            # Kernels ask for elements at multiples of their size, and crash on complex128 that is not.
+            self._alignments[row.storage] = max(CARRIERS[row.dtype].nbytes, self._alignments.get(row.storage, 1))
 
     def build(self, index: int) -> torch.Tensor:
         """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
@@ -67,6 +64,6 @@ class TensorBuilder:
             return torch.empty(0, dtype=torch.uint8)
         start = self._archive.entries[storage.name].start
         mapped = torch.frombuffer(self._archive.mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
-        # Another writer may have put bytes where elements of their views' type must not start.
+        # safetensors aligns to eight bytes at most, and another writer may have aligned to less.
         aligned = start % self._alignments.get(index, 1) == 0
         return mapped if self._mmap and aligned else mapped.clone()
