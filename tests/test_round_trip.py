@@ -111,7 +111,7 @@ def test_weights_are_mapped_and_ties_are_kept(path: Path) -> None:
 
 
 def test_elements_lie_at_multiples_of_their_size(path: Path) -> None:
-    """safetensors aligns to eight bytes, and a complex number of sixteen that is not aligned crashes torch's kernels."""
+    """safetensors aligns to eight bytes; complex numbers of sixteen that lie elsewhere crash torch's kernels."""
 
     class Model(torch.nn.Module):
         def __init__(self, padding: int) -> None:
