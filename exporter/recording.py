@@ -10,6 +10,7 @@ import torch
 
 from exporter.torch_internals import pytree
 from schema.errors import UsageError
+from schema.manifest import EXAMPLE_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,15 +30,17 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     buffers = [program.state_dict[name] for name in program.graph_signature.buffers if name in program.state_dict]
     constants = [value for value in program.constants.values() if isinstance(value, torch.Tensor)]
     with _unchanged([*buffers, *constants]), torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(EXAMPLE_SEED)
         return list(pytree.tree_leaves(program.module()(*args, **kwargs)))
 
 
 @contextmanager
 def _unchanged(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-    kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    # Storages and not tensors: a view may overlap itself, and could then not be written to.
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    kept = [storage.clone() for storage in storages]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for tensor, value in kept:
-                tensor.copy_(value)
+        for storage, value in zip(storages, kept, strict=True):
+            storage.copy_(value)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 
-from archive.reading import open_archive
-from loader.devices import Devices, Target
-from loader.integrity import check_digests
-from loader.operators import Operators
+from loader.devices import Target
+from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program
-from loader.rebuild.tensors import TensorBuilder
-
-Verify = Literal["sections", "full"]
 
 
 def load(
@@ -50,10 +44,6 @@ def load(
         OperatorError: An operator is forbidden, not admitted or unknown.
         UsageError: It has no such method, or this machine no such device.
     """
-    with open_archive(path) as archive:
-        found = archive.method(method)
-        if verify == "full":
-            check_digests(archive)
-        devices = Devices(device)
-        tensors = TensorBuilder(archive, devices, mmap=mmap)
-        return rebuild_program(archive, found, tensors, devices, Operators(allow_ops), debug=debug)
+    opening = open_method(path, method=method, device=device, mmap=mmap, allow_ops=allow_ops, verify=verify)
+    with opening as opened:
+        return rebuild_program(opened, debug=debug)

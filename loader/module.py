@@ -10,23 +10,17 @@ from typing import Any
 import torch
 from torch import fx
 
-from archive.reading import ArchiveFile, open_archive
 from loader.contract import Contract, flat_inputs
-from loader.devices import Devices, Target
-from loader.integrity import check_digests
-from loader.loading import Verify
-from loader.operators import Operators
+from loader.devices import Target
+from loader.opening import OpenMethod, Verify, open_method
 from loader.rebuild.graph import Tables, build_graphs
-from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.program import build_example, build_named
-from loader.rebuild.tensors import TensorBuilder
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ProgramGraph
-from schema.manifest import Method
 from schema.signature import Signature
 
 _USER_OUTPUTS = ("user_output", "loss_output")
@@ -50,13 +44,9 @@ def load_module(
 
     The arguments are those of :func:`loader.load`, and so are the errors.
     """
-    with open_archive(path) as archive:
-        found = archive.method(method)
-        if verify == "full":
-            check_digests(archive)
-        devices = Devices(device)
-        tensors = TensorBuilder(archive, devices, mmap=mmap)
-        return _assemble(archive, found, tensors, LiteralBuilder(devices, operators := Operators(allow_ops)), operators)
+    opening = open_method(path, method=method, device=device, mmap=mmap, allow_ops=allow_ops, verify=verify)
+    with opening as opened:
+        return build_module(opened)
 
 
 @dataclass(frozen=True)
@@ -111,37 +101,41 @@ class ProgramModule(torch.nn.Module):
         return pytree.tree_unflatten([outputs[place] for place in program.returned], program.out_spec)
 
 
-def _assemble(
-    archive: ArchiveFile, method: Method, tensors: TensorBuilder, literals: LiteralBuilder, operators: Operators
-) -> ProgramModule:
-    name = method.name
-    tables = Tables(archive.section(name, "graph", ProgramGraph), literals, operators)
-    signature = archive.section(name, "signature", Signature)
+def build_module(opened: OpenMethod) -> ProgramModule:
+    """The program of an open method as a module.
+
+    Raises:
+        FormatError: A section is malformed.
+    """
+    name, literals = opened.method.name, opened.literals
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
+    signature = opened.section("signature", Signature)
     graph, root = build_graphs(tables, None)
-    calls = archive.section(name, "calls", Calls)
+    calls = opened.section("calls", Calls)
     trees = TreeBuilder(calls.types, literals)
     call = build_calls(calls, trees, literals)[0].signature
-    users = [row.argument.name for row in signature.inputs if row.kind == "user_input"]
-    paths = [port.name for port in method.inputs]
-    arguments = _arguments(call)
-    if not len(users) == len(paths) == sum(spec.num_leaves for _, spec in arguments):
-        raise FormatError("the inputs do not fit the signature", loc=(name, "signature"))
-    contract = Contract(
-        arguments,
-        flat_inputs(tables.document, users, paths, literals),
-        archive.section(name, "constraints", Constraints),
-    )
     program = _Program(
         run=fx.GraphModule(root, graph).forward,
-        contract=contract,
+        contract=_contract(opened, tables.document, signature, _arguments(call)),
         out_spec=call.out_spec,
         inputs=[row.target if row.kind != "user_input" else None for row in signature.inputs],
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS],
         written=_written(signature, (name, "signature")),
     )
-    module = ProgramModule(program, build_example(method, calls, trees, tensors, literals))
-    _register_tensors(module, method, signature, tensors)
+    module = ProgramModule(program, build_example(opened, calls, trees))
+    _register_tensors(module, opened, signature)
     return module
+
+
+def _contract(
+    opened: OpenMethod, graph: ProgramGraph, signature: Signature, arguments: list[tuple[str, TreeSpec]]
+) -> Contract:
+    users = [row.argument.name for row in signature.inputs if row.kind == "user_input"]
+    paths = [port.name for port in opened.method.inputs]
+    if not len(users) == len(paths) == sum(spec.num_leaves for _, spec in arguments):
+        raise FormatError("the inputs do not fit the signature", loc=(opened.method.name, "signature"))
+    inputs = flat_inputs(graph, users, paths, opened.literals)
+    return Contract(arguments, inputs, opened.section("constraints", Constraints))
 
 
 def _written(signature: Signature, loc: Loc) -> list[tuple[int, int]]:
@@ -167,12 +161,11 @@ def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
     return list(zip([*names, *kwargs.context], [*positional, *kwargs.children()], strict=True))
 
 
-def _register_tensors(module: ProgramModule, method: Method, signature: Signature, tensors: TensorBuilder) -> None:
-    state = build_named(method.state, tensors, (method.name, "state"))
-    constants = build_named(method.constants, tensors, (method.name, "constants"))
+def _register_tensors(module: ProgramModule, opened: OpenMethod, signature: Signature) -> None:
+    state, constants = build_named(opened, "state"), build_named(opened, "constants")
     for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
         if fqn is None or fqn not in {**constants, **state}:
-            raise FormatError("an input without a tensor", loc=(method.name, "signature", "inputs", index))
+            raise FormatError("an input without a tensor", loc=(opened.method.name, "signature", "inputs", index))
     # The whole state dictionary, not only what the graph reads: it is the user's.
     for fqn, tensor in {**constants, **state}.items():
         _set(module, fqn.split("."), tensor, fqn in state)

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
 
 from archive.reading import ArchiveFile, open_archive
-from loader.devices import Devices, Target
+from loader.devices import Target
 from loader.integrity import check_digests
-from loader.loading import load
-from loader.module import load_module
+from loader.module import build_module
+from loader.opening import OpenMethod, open_method
 from loader.operators import Operators
-from loader.rebuild.literals import LiteralBuilder
-from loader.rebuild.program import build_values
-from loader.rebuild.tensors import TensorBuilder
+from loader.rebuild.program import build_values, rebuild_program
 from loader.torch_internals import pytree
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
-from schema.errors import ArchiveError
+from schema.errors import ArchiveError, FormatError
 from schema.graph import ProgramGraph
-from schema.manifest import Method
+from schema.manifest import EXAMPLE_SEED, Method
 from schema.signature import Signature
 
 _SECTIONS: dict[str, Any] = {
@@ -96,6 +96,7 @@ def _check_method(
     checks: list[Check], archive: ArchiveFile, method: Method, path: Any, device: Target, allow_ops: list[str]
 ) -> None:
     name, operators = method.name, Operators(allow_ops)
+    opening = partial(open_method, path, method=name, device=device, allow_ops=allow_ops)
     steps: list[tuple[str, Callable[[], Any], Callable[[Any], str]]] = [
         (
             "documents",
@@ -107,15 +108,10 @@ def _check_method(
             lambda: [operators.resolve(use.name, (name, "operators")) for use in method.operators],
             lambda found: f"{len(found)} operators, all known here",
         ),
-        (
-            "rebuild",
-            lambda: load(path, method=name, device=device, allow_ops=allow_ops, debug=True),
-            lambda program: f"{sum(1 for _ in program.graph.nodes)} nodes",
-        ),
-        ("torch's verifier", lambda: _validate(path, name, device, allow_ops), str),
+        ("rebuild, torch's verifier", lambda: _rebuild(opening()), str),
     ]
     if method.example is not None and method.expected is not None:
-        steps.append(("recorded example", lambda: _run_example(archive, method, path, device, allow_ops), str))
+        steps.append(("recorded example", lambda: _run_example(opening()), str))
     for title, act, describe in steps:
         if _check(checks, f"{name}: {title}", act, describe) is None:
             return
@@ -138,31 +134,44 @@ def _describe_archive(archive: ArchiveFile) -> str:
     return f"format {version}, {len(manifest.methods)} methods, {len(manifest.tensors)} tensors"
 
 
-def _validate(path: Any, name: str, device: Target, allow_ops: list[str]) -> str:
-    program = load(path, method=name, device=device, allow_ops=allow_ops)
-    program.validate()  # type: ignore[no-untyped-call]
-    return f"accepted by {', '.join(verifier.__name__ for verifier in program.verifiers)}"
+def _rebuild(opening: AbstractContextManager[OpenMethod]) -> str:
+    with opening as opened:
+        debug = any(section.name == "debug" for section in opened.method.sections)
+        program = rebuild_program(opened, debug=debug)  # the constructor runs the verifier
+        build_module(opened)
+    verifiers = ", ".join(verifier.__name__ for verifier in program.verifiers)
+    return f"{len(program.graph.nodes)} nodes, accepted by {verifiers}"
 
 
-def _run_example(archive: ArchiveFile, method: Method, path: Any, device: Target, allow_ops: list[str]) -> str:
-    module = load_module(path, method=method.name, device=device, allow_ops=allow_ops)
-    assert module.example_inputs is not None
-    args, kwargs = module.example_inputs
-    with torch.no_grad():
-        found = pytree.tree_leaves(module(*args, **kwargs))
-    devices = Devices(device)
-    literals = LiteralBuilder(devices, Operators(allow_ops))
-    expected = build_values(method.expected or [], TensorBuilder(archive, devices), literals)
-    try:
-        torch.testing.assert_close(found, expected, equal_nan=True)
-    except AssertionError as error:
-        message = "the outputs of the example differ from those recorded"
-        raise ArchiveError(f"{message}: {error}", loc=(method.name, "example")) from error
-    exact = all(_same(one, other) for one, other in zip(found, expected, strict=True))
+def _run_example(opening: AbstractContextManager[OpenMethod]) -> str:
+    with opening as opened:
+        module = build_module(opened)
+        expected = build_values(opened, opened.method.expected or [])
+        if module.example_inputs is None:
+            raise FormatError("outputs are recorded, but no inputs", loc=(opened.method.name, "example"))
+        args, kwargs = module.example_inputs
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(EXAMPLE_SEED)
+            found = pytree.tree_leaves(module(*args, **kwargs))
+        if problem := _difference(found, expected):
+            message = f"the outputs of the example differ from those recorded: {problem}"
+            raise ArchiveError(message, loc=(opened.method.name, "example"))
+    exact = _difference(found, expected, rtol=0, atol=0) is None
     return "outputs equal bit for bit" if exact else "outputs equal within the tolerance of their type"
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one.nan_to_num(), other.nan_to_num()) if one.is_floating_point() else torch.equal(one, other)
-    return bool(one == other)
+def _difference(found: list[Any], expected: list[Any], **tolerances: float) -> str | None:
+    """What differs between flat values, None if nothing does."""
+    if len(found) != len(expected):
+        return f"{len(found)} values instead of {len(expected)}"
+    for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+            same = type(one) is type(other) and (one == other or one != one)
+            if not same:
+                return f"value {place} is {one!r:.80} instead of {other!r:.80}"
+            continue
+        try:
+            torch.testing.assert_close(one, other, equal_nan=True, **tolerances)  # type: ignore[arg-type]
+        except AssertionError as error:
+            return f"value {place}: {error}"
+    return None

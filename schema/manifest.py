@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import Final, Union
 
 from msgspec import Struct
 
 from schema.literals import Literal
+
+EXAMPLE_SEED: Final = 0
+"""What torch's random state is seeded with before outputs of an example are recorded or compared."""
 
 
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):

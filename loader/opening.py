@@ -1,0 +1,71 @@
+"""One method of an open archive, with all that builds its parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import msgspec
+
+from archive.reading import ArchiveFile, open_archive
+from loader.devices import Devices, Target
+from loader.integrity import check_digests
+from loader.operators import Operators
+from loader.rebuild.literals import LiteralBuilder
+from loader.rebuild.tensors import TensorBuilder
+from schema.manifest import Method
+
+Verify = Literal["sections", "full"]
+
+Document = TypeVar("Document", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class OpenMethod:
+    """A method whose program can be rebuilt.
+
+    Attributes:
+        archive: The archive.
+        method: What its manifest says of the method.
+        operators: Resolves targets.
+        literals: Builds literals.
+        tensors: Builds tensors.
+    """
+
+    archive: ArchiveFile
+    method: Method
+    operators: Operators
+    literals: LiteralBuilder
+    tensors: TensorBuilder
+
+    def section(self, name: str, kind: type[Document]) -> Document:
+        """One section of the method.
+
+        Raises:
+            IntegrityError: It is not the one that was written.
+            FormatError: It is malformed.
+        """
+        return self.archive.section(self.method.name, name, kind)
+
+
+@contextmanager
+def open_method(
+    path: str | os.PathLike[str],
+    *,
+    method: str = "forward",
+    device: Target = None,
+    mmap: bool = True,
+    allow_ops: Iterable[str] = (),
+    verify: Verify = "sections",
+) -> Iterator[OpenMethod]:
+    """Open an archive for one of its methods. The arguments and errors are those of :func:`loader.load`."""
+    with open_archive(path) as archive:
+        found = archive.method(method)
+        if verify == "full":
+            check_digests(archive)
+        devices, operators = Devices(device), Operators(allow_ops)
+        tensors = TensorBuilder(archive, devices, mmap=mmap)
+        yield OpenMethod(archive, found, operators, LiteralBuilder(devices, operators), tensors)

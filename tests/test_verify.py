@@ -1,0 +1,69 @@
+"""``loader.verify`` says what was checked, and finds what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import exporter
+import loader
+from tests.models import cases
+from tests.rewriting import rewrite
+
+
+@pytest.mark.parametrize("name", cases())
+def test_a_good_archive_passes_every_check(name: str, tmp_path: Path) -> None:
+    case = cases()[name]()
+    path = tmp_path / "model"
+    program = exporter.capture(case.module, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes)
+    state = {key: value.clone() for key, value in program.state_dict.items()}
+    exporter.save(program, path, record_outputs=True)
+    report = loader.verify(path)
+    assert [check.name for check in report.checks] == [
+        "header and manifest",
+        "digests",
+        "forward: documents",
+        "forward: operators",
+        "forward: rebuild, torch's verifier",
+        "forward: recorded example",
+    ]
+    assert report.ok, report
+    assert report.checks[-1].detail == "outputs equal bit for bit"
+    assert all(torch.equal(program.state_dict[key], value) for key, value in state.items()), "recording left a mark"
+
+
+def test_outputs_that_differ_are_found(tmp_path: Path) -> None:
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model", record_outputs=True)
+
+    def change(documents: dict[str, Any], manifest: dict[str, Any]) -> None:
+        place = documents["graph"]["targets"].index("aten::linear.default")
+        documents["graph"]["targets"][place] = "aten::addmm.default"
+        node = next(row for row in documents["graph"]["graphs"][0][0] if row[0] == place)
+        x, weight, bias = node[2]
+        node[2] = [bias, x, weight]
+
+    path = rewrite(tmp_path / "model", tmp_path / "changed", change)
+    last = loader.verify(path).checks[-1]
+    assert not last.ok
+    assert last.detail.startswith("the outputs of the example differ from those recorded: value 0")
+    assert "\n" not in last.detail
+
+
+def test_without_recorded_outputs_the_example_is_not_run(tmp_path: Path) -> None:
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model")
+    report = loader.verify(tmp_path / "model")
+    assert report.ok
+    assert not any("example" in check.name for check in report.checks)
+
+
+def test_the_report_is_plain_values(tmp_path: Path) -> None:
+    import json
+
+    report = loader.verify(tmp_path / "missing")
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["ok"] is False
+    assert plain["checks"][0]["name"] == "header and manifest"
+    assert "missing" in plain["checks"][0]["detail"]
