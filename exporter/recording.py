@@ -38,7 +38,7 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
 def _unchanged(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
     # Storages and not tensors: a view may overlap itself, and could then not be written to.
     storages = [tensor.untyped_storage() for tensor in tensors]
-    kept = [storage.clone() for storage in storages]
+    kept = [storage.clone() for storage in storages]  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
