@@ -146,12 +146,12 @@ _CLASS_PREFIXES: Final = ("OpaqueUnaryFn_", "BitwiseFn_")
 
 
 def expression_texts(constraints: Constraints) -> list[str]:
-    """Every expression of a table, with its symbols by name.
+    """Every expression of a table, with symbols by what the user called them, or else their names.
 
     Raises:
         FormatError: An expression names a symbol that is not there, or an operand that does not stand before it.
     """
-    symbols = [symbol.name for symbol in constraints.symbols]
+    symbols = [symbol.label or symbol.name for symbol in constraints.symbols]
     done: list[tuple[str, int]] = []
     for place, expression in enumerate(constraints.expressions):
         text, level = _expression(expression, symbols, done, ("constraints", "expressions", place))
