@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple, NoReturn
 
 import msgspec
 
+from archive.text import count_text
 from schema.dtypes import CODE_BYTES
 from schema.errors import FormatError
-from schema.names import MANIFEST
+from schema.names import MANIFEST, is_encodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES: Final = 100_000_000
 """The largest header that safetensors allows."""
 
+MAX_DIMENSIONS: Final = 64
+"""How many dimensions a tensor may have; torch has the same limit."""
+
+_LARGEST: Final = 2**63 - 1
 _PREFIX_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
 METADATA: Final = {"format": "pt"}
@@ -111,7 +116,8 @@ def _refuse_stranger(start: bytes) -> NoReturn:
 
 def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
     remedy = "copy or download it again"
-    raise FormatError(f"the file is truncated: {about}{missing} bytes are missing", remedy=remedy)
+    are = "is" if missing == 1 else "are"
+    raise FormatError(f"the file is truncated: {about}{count_text(missing, 'byte')} {are} missing", remedy=remedy)
 
 
 def _parse(header: bytes) -> dict[str, object]:
@@ -144,6 +150,10 @@ def _entry(name: str, row: _Row, first: int) -> Entry:
     start, stop = row.data_offsets
     if not name:
         raise FormatError("a tensor without a name", loc=("header",))
+    if not is_encodable(name):
+        raise FormatError("a name that is not text", loc=("header",))
+    if len(row.shape) > MAX_DIMENSIONS or max(row.shape, default=0) > _LARGEST:
+        raise FormatError(f"more than {MAX_DIMENSIONS} dimensions, or too large ones", loc=("header", name))
     if row.dtype not in CODE_BYTES:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
     if stop - start != math.prod(row.shape) * CODE_BYTES[row.dtype]:

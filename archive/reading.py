@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 
+from archive.documents import check_document
 from archive.header import Entry, read_header
 from archive.structure import check_structure
 from schema.codec import decode, decompress
@@ -176,7 +177,10 @@ class ArchiveFile:
         frame = self.raw(section_name(method, name))
         if hashlib.sha256(frame).digest() != section.sha256:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
-        return decode(decompress(frame, section.decoded_nbytes, loc), kind, loc, canonical=self._canonical)
+        content = decompress(frame, section.decoded_nbytes, loc)
+        document = decode(content, kind, loc, canonical=self._canonical)
+        check_document(document, (name,))
+        return document
 
     def close(self) -> None:
         """Close the file; doing so twice does nothing."""

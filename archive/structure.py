@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from archive.header import MAX_DIMENSIONS
 from schema.codec import MAX_DECODED_BYTES
 from schema.dtypes import CARRIERS
 from schema.errors import FormatError, Loc
-from schema.names import MANIFEST, MANIFEST_DIGEST, SECTIONS, check_identifier, section_name
+from schema.names import (
+    CONSTANTS,
+    MANIFEST,
+    MANIFEST_DIGEST,
+    RESERVED,
+    SECTIONS,
+    STORAGES,
+    check_identifier,
+    section_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from archive.header import Entry
     from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Storage, Tensor
@@ -40,6 +50,9 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
     for index, tensor in enumerate(manifest.tensors):
         _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
+    _check_owners(manifest, entries)
+    for method in manifest.methods:
+        _check_names(method, manifest.tensors, ("manifest", "methods", method.name))
 
 
 def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
@@ -73,6 +86,8 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         raise FormatError(f"unknown element type {tensor.dtype[:40]!r}", loc=loc)
     if not 0 <= tensor.storage < len(storages):
         raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise FormatError(f"{len(tensor.shape)} dimensions", loc=loc)
     strides = tensor.strides if tensor.strides is not None else contiguous_strides(tensor.shape)
     if len(strides) != len(tensor.shape):
         raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
@@ -84,6 +99,32 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
     if needed > storages[tensor.storage].nbytes:
         room = storages[tensor.storage].nbytes
         raise FormatError(f"needs {needed} bytes of a storage of {room} bytes", loc=loc)
+
+
+def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+    """What other readers find under a tensor's name is that tensor; other storages are under names of our own."""
+    tensors = {tensor.name: tensor for tensor in manifest.tensors}
+    for place, storage in enumerate(manifest.storages):
+        if storage.name.startswith(STORAGES):
+            continue
+        owner = tensors.get(storage.name)
+        if owner is None or owner.storage != place or owner.strides is not None or owner.offset:
+            raise FormatError("a storage under the name of a tensor that is not it", loc=("header", storage.name))
+        carrier, entry = CARRIERS[owner.dtype], entries[storage.name]
+        shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
+        if (entry.code, entry.shape) != (carrier.code, shape):
+            stored = f"{entry.code}{list(entry.shape)}"
+            raise FormatError(f"{owner.dtype}{owner.shape} stored as {stored}", loc=("header", storage.name))
+
+
+def _check_names(method: Method, tensors: Sequence[Tensor], loc: Loc) -> None:
+    """Parameters, buffers and constants are the tensors of their names."""
+    for item in method.state:
+        if tensors[item.tensor].name != item.key or item.key.startswith(RESERVED):
+            raise FormatError("a parameter that is not the tensor of its name", loc=(*loc, "state", item.key))
+    for item in method.constants:
+        if tensors[item.tensor].name not in (CONSTANTS + item.key, f"{CONSTANTS}{method.name}/{item.key}"):
+            raise FormatError("a constant that is not the tensor of its name", loc=(*loc, "constants", item.key))
 
 
 def contiguous_strides(shape: Iterable[int]) -> list[int]:

@@ -22,7 +22,7 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     Buffers, constants, inputs and the random state are afterwards what they were before.
 
     Raises:
-        UsageError: The program has no example inputs.
+        UsageError: The program has no example inputs, or fails on them.
     """
     if program.example_inputs is None:
         raise UsageError("the program has no example inputs", remedy="capture it with example inputs")
@@ -31,7 +31,12 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     constants = [value for value in program.constants.values() if isinstance(value, torch.Tensor)]
     with _unchanged([*buffers, *constants]), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(EXAMPLE_SEED)
-        return list(pytree.tree_leaves(program.module()(*args, **kwargs)))
+        try:
+            return list(pytree.tree_leaves(program.module()(*args, **kwargs)))
+        except Exception as error:  # whatever the module or torch raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            message = f"the program fails on its own example inputs: {reason}"
+            raise UsageError(message, remedy="give it inputs that it can run, or do not record outputs") from error
 
 
 @contextmanager

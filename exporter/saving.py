@@ -46,10 +46,14 @@ def save(
     Raises:
         UnsupportedError: A program holds something that the format cannot carry.
         AccessError: The file cannot be written.
-        UsageError: A method's name is no identifier, or outputs cannot be recorded.
+        UsageError: There is no program, a method's name is no identifier, or outputs cannot be recorded.
     """
     programs = dict(program) if isinstance(program, Mapping) else {"forward": program}
-    for name in programs:
+    if not programs:
+        raise UsageError("there is no program to write", remedy="pass at least one")
+    for name, each in programs.items():
+        if not isinstance(each, torch.export.ExportedProgram):
+            raise UsageError(f"a {type(each).__name__} is no ExportedProgram", remedy="capture it first, or use export")
         if not is_identifier(name):
             raise UsageError(f"{name!r} cannot name a method", remedy="use an identifier")
     if record_outputs and not examples:

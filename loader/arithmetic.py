@@ -11,12 +11,26 @@ from schema import constraints as documents
 
 Number = int | float | bool
 
+_MAX_EXPONENT = 64
+_MAX_TEXT = 200
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if abs(exponent) > _MAX_EXPONENT:
+        raise ValueError
+    return base**exponent
+
+
+def _shift(base: int, distance: int) -> int:
+    return int(_power(2, distance)) * base
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Add": lambda *terms: sum(terms),
     "Mul": lambda *factors: math.prod(factors),
-    "Pow": operator.pow,
-    "PowByNatural": operator.pow,
-    "FloatPow": operator.pow,
+    "Pow": _power,
+    "PowByNatural": _power,
+    "FloatPow": _power,
     "Abs": abs,
     "floor": math.floor,
     "ceiling": math.ceil,
@@ -41,7 +55,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Identity": lambda value: value,
     "IntTrueDiv": operator.truediv,
     "FloatTrueDiv": operator.truediv,
-    "LShift": operator.lshift,
+    "LShift": _shift,
     "RShift": operator.rshift,
     "ToFloat": float,
     "TruncToInt": math.trunc,
@@ -107,7 +121,9 @@ class Arithmetic:
         at_zero, at_one = (self.value(expression, {**known, symbol: number}) for number in (0, 1))
         if at_zero is None or at_one is None or at_zero == at_one:
             return None
-        guess = round((value - at_zero) / (at_one - at_zero))
+        guess = (value - at_zero) // (at_one - at_zero)
+        if not isinstance(guess, int):
+            return None
         return (symbol, guess) if self.value(expression, {**known, symbol: guess}) == value else None
 
     def unknown(self, expression: int, known: Mapping[int, Number]) -> set[int]:
@@ -119,13 +135,21 @@ class Arithmetic:
                 return set().union(*(self.unknown(operand, known) for operand in operands))
         return set()
 
-    def text(self, expression: int) -> str:
-        """An expression as people read it."""
+    def text(self, expression: int, names: Mapping[int, str]) -> str:
+        """An expression as people read it.
+
+        Args:
+            expression: Its place.
+            names: What to call its symbols; others go by their own names.
+        """
+        return self._text(expression, names)[:_MAX_TEXT]
+
+    def _text(self, expression: int, names: Mapping[int, str]) -> str:
         match self._rows[expression]:
             case documents.SymbolReference(symbol):
-                return self._symbols[symbol].label or self._symbols[symbol].name
+                return names.get(symbol) or self._symbols[symbol].label or self._symbols[symbol].name
             case documents.Apply(function, operands):
-                parts = [self.text(operand) for operand in operands]
+                parts = [self._text(operand, names) for operand in operands]
                 infix = _INFIX.get(function)
                 return infix.join(parts) if infix else f"{function}({', '.join(parts)})"
             case documents.Infinity(negative):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 
 from loader.arithmetic import Arithmetic, Number
 from loader.rebuild.literals import LiteralBuilder, torch_constant
-from loader.torch_internals import TreeSpec, pytree
+from loader.structures import flatten_as
+from loader.torch_internals import TreeSpec
 from schema import graph as documents
 from schema.constraints import Constraints, Interval
 from schema.errors import FormatError, InputError
@@ -66,6 +67,8 @@ class Contract:
         self._arithmetic = Arithmetic(constraints)
         self._ranges = {row.expression: row.interval for row in constraints.ranges}
         self._guards = [row.condition for row in constraints.guards]
+        self._check_expressions(len(constraints.expressions))
+        self._names = self._symbol_names(constraints)
 
     def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The flat inputs of a call.
@@ -76,13 +79,7 @@ class Contract:
         flat: list[Any] = []
         for name, value in self._bind(args, kwargs).items():
             spec = self._arguments[name]
-            if spec.is_leaf():
-                flat.append(value)
-                continue
-            leaves, found = pytree.tree_flatten(value)
-            if found != spec:
-                raise InputError(f"{name} has the structure {found}, expected {spec}")
-            flat += leaves
+            flat += [value] if spec.is_leaf() else flatten_as(spec, value, name)
         self.check(flat)
         return flat
 
@@ -126,9 +123,9 @@ class Contract:
     def _check_sizes(self, sizes: list[tuple[str, int, int]], known: dict[int, Number]) -> None:
         for name, expression, size in sizes:
             expected = self._arithmetic.value(expression, known)
-            text = self._arithmetic.text(expression)
+            text = self._arithmetic.text(expression, self._names)
             if expected is None and len(self._arithmetic.unknown(expression, known)) == 1:
-                raise InputError(f"{name} is {size}, which no whole number makes of {text}")
+                raise InputError(f"{name} is {size}, which is not {text} for any whole number")
             if expected is not None and expected != size:
                 raise InputError(f"{name} is {size}, expected {text} = {expected}")
             if interval := self._ranges.get(expression):
@@ -143,7 +140,31 @@ class Contract:
     def _check_guards(self, known: dict[int, Number]) -> None:
         for condition in self._guards:
             if self._arithmetic.value(condition, known) is False:
-                raise InputError(f"the inputs do not fulfil {self._arithmetic.text(condition)}")
+                raise InputError(f"the inputs do not fulfil {self._arithmetic.text(condition, self._names)}")
+
+    def _check_expressions(self, count: int) -> None:
+        for name, size in self._symbolic_sizes():
+            if not 0 <= size.expression < count:
+                raise FormatError(f"expression {size.expression} of {count}", loc=(name,))
+
+    def _symbolic_sizes(self) -> Iterator[tuple[str, documents.Symbolic]]:
+        """Every number of the inputs that may vary, and what to call it."""
+        for given in self._inputs:
+            if isinstance(given, NumberInput):
+                yield given.name, given.row
+            elif isinstance(given, TensorInput):
+                for dimension, size in enumerate(given.shape):
+                    if isinstance(size, documents.Symbolic):
+                        yield f"{given.name}.shape[{dimension}]", size
+
+    def _symbol_names(self, constraints: Constraints) -> dict[int, str]:
+        """What to call symbols: as the user did, or else by an input that has them."""
+        names: dict[int, str] = {}
+        for name, size in self._symbolic_sizes():
+            symbol = self._arithmetic.symbol(size.expression)
+            if symbol is not None and not constraints.symbols[symbol].label:
+                names.setdefault(symbol, name)
+        return names
 
 
 def flat_inputs(
@@ -181,9 +202,11 @@ def flat_inputs(
 def _check_tensor(expected: TensorInput, value: Any) -> list[tuple[str, int, int]]:
     name = expected.name
     if not isinstance(value, torch.Tensor):
-        raise InputError(f"{name} is a {type(value).__name__}, expected a tensor of {expected.dtype}")
+        raise InputError(f"{name} is of type {type(value).__name__}, expected a tensor of {expected.dtype}")
     if value.dtype != expected.dtype:
         raise InputError(f"{name} is of {value.dtype}, expected {expected.dtype}")
+    if value.layout is not torch.strided:
+        raise InputError(f"{name} is of layout {value.layout}, expected torch.strided")
     shape = list(value.shape)
     if len(shape) != len(expected.shape):
         raise InputError(f"{name} has {len(shape)} dimensions (shape {shape}), expected {len(expected.shape)}")
@@ -201,14 +224,14 @@ def _check_tensor(expected: TensorInput, value: Any) -> list[tuple[str, int, int
 
 def _check_number(expected: NumberInput, value: Any) -> list[tuple[str, int, int]]:
     kind = expected.row.kind
-    if not isinstance(value, _NUMBERS[kind]) or (kind == "int" and isinstance(value, bool)):
-        raise InputError(f"{expected.name} is a {type(value).__name__}, expected a {kind}")
+    if not isinstance(value, _NUMBERS.get(kind, ())) or (kind == "int" and isinstance(value, bool)):
+        raise InputError(f"{expected.name} is of type {type(value).__name__}, expected {kind}")
     return [(expected.name, expected.row.expression, value)] if isinstance(value, int) and kind == "int" else []
 
 
 def _check_constant(expected: ConstantInput, value: Any) -> list[tuple[str, int, int]]:
-    same = type(value) is type(expected.value) and (value == expected.value or value != value is not expected.value)
-    if not same and not (value is None and expected.value is None):
+    both_nan = value != value and expected.value != expected.value
+    if type(value) is not type(expected.value) or not (value == expected.value or both_nan):
         raise InputError(f"{expected.name} is {value!r:.80}, and the program was captured for {expected.value!r:.80}")
     return []
 

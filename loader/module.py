@@ -13,7 +13,7 @@ from torch import fx
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.opening import OpenMethod, Verify, open_method
-from loader.rebuild.graph import Tables, build_graphs
+from loader.rebuild.graph import Tables, build_graphs, generate_code
 from loader.rebuild.program import build_example, build_named
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.torch_internals import TreeSpec, pytree
@@ -115,13 +115,14 @@ def build_module(opened: OpenMethod) -> ProgramModule:
     trees = TreeBuilder(calls.types, literals)
     call = build_calls(calls, trees, literals)[0].signature
     program = _Program(
-        run=fx.GraphModule(root, graph).forward,
+        run=generate_code(root, graph, ("graph",)).forward,
         contract=_contract(opened, tables.document, signature, _arguments(call)),
         out_spec=call.out_spec,
         inputs=[row.target if row.kind != "user_input" else None for row in signature.inputs],
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS],
         written=_written(signature, (name, "signature")),
     )
+    _check_borders(graph, signature, program, (name, "signature"))
     module = ProgramModule(program, build_example(opened, calls, trees))
     _register_tensors(module, opened, signature)
     return module
@@ -136,6 +137,21 @@ def _contract(
         raise FormatError("the inputs do not fit the signature", loc=(opened.method.name, "signature"))
     inputs = flat_inputs(graph, users, paths, opened.literals)
     return Contract(arguments, inputs, opened.section("constraints", Constraints))
+
+
+def _check_borders(graph: fx.Graph, signature: Signature, program: _Program, loc: Loc) -> None:
+    """The signature speaks of the graph's placeholders and outputs, in their order."""
+    placeholders = [node.name for node in graph.find_nodes(op="placeholder")]
+    if placeholders != [row.argument.name for row in signature.inputs]:
+        raise FormatError("the inputs are not the placeholders of the graph", loc=loc)
+    results: Any = graph.output_node().args[0]
+    if not isinstance(results, (tuple, list)) or len(results) != len(signature.outputs):
+        raise FormatError("the outputs are not those of the graph", loc=loc)
+    for row, result in zip(signature.outputs, results, strict=True):
+        if isinstance(result, fx.Node) and result.name != row.argument.name:
+            raise FormatError(f"the output {row.argument.name[:80]} is {result.name}", loc=loc)
+    if program.out_spec.num_leaves != len(program.returned):
+        raise FormatError("the outputs do not fit their tree", loc=loc)
 
 
 def _written(signature: Signature, loc: Loc) -> list[tuple[int, int]]:
@@ -173,17 +189,17 @@ def _register_tensors(module: ProgramModule, opened: OpenMethod, signature: Sign
 
 def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, persistent: bool) -> None:
     *parents, name = path
-    for parent in parents:
-        if parent not in module._modules:
-            module.add_module(parent, torch.nn.Module())
-        module = module.get_submodule(parent)
     try:
+        for parent in parents:
+            if parent not in module._modules:
+                module.add_module(parent, torch.nn.Module())
+            module = module.get_submodule(parent)
         if isinstance(tensor, torch.nn.Parameter):
             module.register_parameter(name, tensor)
         else:
             module.register_buffer(name, tensor, persistent=persistent)
-    except KeyError as error:
-        raise FormatError(f"no module can hold a tensor of this name: {error.args[0]}", loc=tuple(path)) from error
+    except (AttributeError, KeyError) as error:
+        raise FormatError(f"no module can hold a tensor of this name: {error}", loc=tuple(path)) from error
 
 
 def _get(module: torch.nn.Module, fqn: str) -> torch.Tensor:

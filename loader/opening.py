@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -16,6 +16,7 @@ from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
+from schema.errors import UsageError
 from schema.manifest import Method
 
 Verify = Literal["sections", "full"]
@@ -62,6 +63,8 @@ def open_method(
     verify: Verify = "sections",
 ) -> Iterator[OpenMethod]:
     """Open an archive for one of its methods. The arguments and errors are those of :func:`loader.load`."""
+    if verify not in get_args(Verify):
+        raise UsageError(f"verify is {verify!r}", remedy=f"pass one of {', '.join(map(repr, get_args(Verify)))}")
     with open_archive(path) as archive:
         found = archive.method(method)
         if verify == "full":

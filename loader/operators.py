@@ -9,14 +9,15 @@ from __future__ import annotations
 import builtins
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from loader.torch_internals import HigherOrderOperator, OpOverload, predispatch
-from schema.errors import Loc, OperatorError
-from schema.operators import ALLOWED_NAMESPACES, FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS, split_target
+from schema.errors import Loc, OperatorError, UsageError
+from schema.operators import ALLOWED_NAMESPACES, FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS, SCRIPT_TYPES, split_target
 
 _MODULES: dict[str, Any] = {
     "operator": operator,
@@ -32,9 +33,14 @@ class Operators:
 
     Args:
         allow: Namespaces of custom operators that the caller admits.
+
+    Raises:
+        UsageError: ``allow`` is one text instead of several.
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
+        if isinstance(allow, str):
+            raise UsageError(f"allow_ops is the text {allow!r}", remedy=f'pass a list: allow_ops=["{allow}"]')
         self._allowed = ALLOWED_NAMESPACES | frozenset(allow)
 
     def resolve(self, target: str, loc: Loc) -> Callable[..., Any]:
@@ -49,7 +55,10 @@ class Operators:
         if f"{namespace}::{name}" in FORBIDDEN:
             raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)
         if namespace not in self._allowed:
-            remedy = f'import the package that defines it, and pass allow_ops=["{namespace}"] if you trust it'
+            remedy = (
+                f'if you trust it, import the package that defines it and pass allow_ops=["{namespace}"]; '
+                f"on the command line: --import PACKAGE --allow-ops {namespace}"
+            )
             raise OperatorError(f"the program calls the custom operator {target}", loc=loc, remedy=remedy)
         return _higher_order(name, loc) if namespace == "higher_order" else _overload(namespace, name, overload, loc)
 
@@ -71,14 +80,22 @@ def _higher_order(name: str, loc: Loc) -> Callable[..., Any]:
     return found
 
 
+def _is_script_only(overload: OpOverload) -> bool:
+    """Whether an operator works on TorchScript's containers and handles instead of tensors."""
+    types = " ".join(str(argument.type) for argument in (*overload._schema.arguments, *overload._schema.returns))
+    return "__torch__" in types or bool(set(re.findall(r"\w+", types)) & set(SCRIPT_TYPES))
+
+
 def _overload(namespace: str, name: str, overload: str, loc: Loc) -> Callable[..., Any]:
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
         found = None
+    if isinstance(found, OpOverload) and _is_script_only(found):
+        raise OperatorError(f"the operator {namespace}::{name}.{overload} is TorchScript's own", loc=loc)
     if not isinstance(found, OpOverload):
         target = f"{namespace}::{name}.{overload}"[:120]
         builtin = namespace in ALLOWED_NAMESPACES
-        remedy = "use a torch that has it" if builtin else "import the package that defines it before loading"
+        remedy = "use a torch that has it" if builtin else f"import the package that defines {namespace} before loading"
         raise OperatorError(f"torch {torch.__version__} knows no operator {target}", loc=loc, remedy=remedy)
     return found

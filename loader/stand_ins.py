@@ -6,15 +6,21 @@ come back as a stand-in: fields by attribute, by key and by index, iteration and
 
 from __future__ import annotations
 
+import copyreg
 from collections import namedtuple
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from loader.torch_internals import find_registered, forget_registered_name, pytree
 from schema.calls import DESCRIPTION, TreeType
+from schema.names import is_identifier
 
 
-class StandIn:
+class _StandInType(type):
+    """The type of stand-in classes, which can be pickled although no module has them."""
+
+
+class StandIn(metaclass=_StandInType):
     """A value of a class that is not known here. Subclasses stand for one class each.
 
     Fields that the value does not have, though its class does, are None as attributes and absent otherwise.
@@ -42,6 +48,12 @@ class StandIn:
 
     def __getitem__(self, key: Any) -> Any:
         return self._items[key] if isinstance(key, str) else self.to_tuple()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._items[key] = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self).__archive_type__, list(self._items.values()), self._context)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._items if type(self).__archive_type__.kind == "mapping" else self._items.values())
@@ -84,6 +96,11 @@ class StandIn:
         return tuple(self._items.values())
 
 
+def _restore(kind: TreeType, values: list[Any], context: Any) -> Any:
+    """A stand-in that was pickled, in a process that may not have met its class yet."""
+    return stand_in(kind)(values, context)
+
+
 def field_names(context: Any, count: int) -> list[str]:
     """Names of the parts of a value, read from the context its class gave; numbers where it names none.
 
@@ -95,6 +112,10 @@ def field_names(context: Any, count: int) -> list[str]:
         if isinstance(names, (list, tuple)) and len(names) == count and all(isinstance(name, str) for name in names):
             return list(names)
     return [str(index) for index in range(count)]
+
+
+def _key_entry(name: str) -> Any:
+    return pytree.GetAttrKey(name) if is_identifier(name) else pytree.MappingKey(name)
 
 
 def stand_in(kind: TreeType) -> type:
@@ -114,14 +135,13 @@ def _make(kind: TreeType) -> type:
     module, _, name = kind.name.rpartition(".")
     if kind.kind in ("namedtuple", "structseq"):
         fields = namedtuple(name, kind.fields, module=module)  # type: ignore[misc]  # noqa: PYI024
-        setattr(fields, DESCRIPTION, kind)
-        return fields
-    cls = type(name, (StandIn,), {"__module__": module, "__qualname__": name, DESCRIPTION: kind})
+        return _StandInType(name, (fields,), {"__slots__": (), "__module__": module, DESCRIPTION: kind})
+    cls = _StandInType(name, (StandIn,), {"__module__": module, "__qualname__": name, DESCRIPTION: kind})
     _register(cls, kind.name)
     return cls
 
 
-def _register(cls: type[StandIn], name: str) -> None:
+def _register(cls: Any, name: str) -> None:
     free = find_registered(name) is None
     pytree.register_pytree_node(
         cls,
@@ -129,9 +149,17 @@ def _register(cls: type[StandIn], name: str) -> None:
         cls,
         serialized_type_name=name,
         flatten_with_keys_fn=lambda value: (
-            [(pytree.GetAttrKey(key), item) for key, item in value.items()],
+            [(_key_entry(key), item) for key, item in value.items()],
             value._context,
         ),
     )
     if free:
         forget_registered_name(name)
+
+
+def _reduce_class(cls: type) -> Any:
+    kind = vars(cls).get(DESCRIPTION)
+    return cls.__qualname__ if kind is None else (stand_in, (kind,))
+
+
+copyreg.pickle(_StandInType, _reduce_class)

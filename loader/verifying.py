@@ -152,7 +152,11 @@ def _run_example(opening: AbstractContextManager[OpenMethod]) -> str:
         args, kwargs = module.example_inputs
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(EXAMPLE_SEED)
-            found = pytree.tree_leaves(module(*args, **kwargs))
+            try:
+                found = pytree.tree_leaves(module(*args, **kwargs))
+            except Exception as error:  # whatever torch raises: the archive's operators do not fit each other
+                message = f"the example cannot be run: {type(error).__name__} {error}"
+                raise ArchiveError(message, loc=(opened.method.name, "example")) from error
         if problem := _difference(found, expected):
             message = f"the outputs of the example differ from those recorded: {problem}"
             raise ArchiveError(message, loc=(opened.method.name, "example"))

@@ -13,8 +13,11 @@ import zstandard
 
 from schema.errors import FormatError, Loc
 
-MAX_DECODED_BYTES: Final = 256 * 1024 * 1024
+MAX_DECODED_BYTES: Final = 64 * 1024 * 1024
 """The largest section that is decompressed; 1,000,000 nodes need about a third of it."""
+
+MAX_RATIO: Final = 2_000
+"""How many bytes one stored byte may stand for, beyond the first mebibyte; real graphs come to some hundred."""
 
 _LEVEL: Final = 3
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024
@@ -69,8 +72,9 @@ def decompress(frame: bytes, size: int, loc: Loc) -> bytes:
     try:
         # python-zstandard ignores max_output_size when a frame declares its size: judge the declaration first.
         declared = zstandard.frame_content_size(frame)
-        if declared != size or size > MAX_DECODED_BYTES:
-            due = f"{size} of at most {MAX_DECODED_BYTES}"
+        most = min(MAX_DECODED_BYTES, 1024 * 1024 + MAX_RATIO * len(frame))
+        if declared != size or size > most:
+            due = f"{size} of at most {most}"
             raise FormatError(f"declares {declared} bytes where {due} are due", loc=loc)
         parameters = zstandard.get_frame_parameters(frame)
         if not parameters.has_checksum or parameters.dict_id:

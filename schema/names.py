@@ -30,7 +30,7 @@ def example_name(method: str, index: int) -> str:
 
 def is_identifier(name: str) -> bool:
     """Whether a name can stand in generated Python code: an ASCII identifier that is no keyword."""
-    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "__debug__"
 
 
 def check_identifier(name: str, loc: Loc) -> str:
@@ -44,6 +44,32 @@ def check_identifier(name: str, loc: Loc) -> str:
     return name
 
 
+def is_encodable(text: str) -> bool:
+    """Whether a text is Unicode: JSON can write halves of surrogate pairs, which nothing can print."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a text can stand between quotes in generated code: printable, without quotes and backslashes."""
+    return text.isprintable() and not set(text) & set("\"'\\")
+
+
+def check_plain_text(text: str, loc: Loc) -> str:
+    """Return the text if generated code may contain it between quotes.
+
+    Raises:
+        FormatError: It is not printable, or holds a quote or backslash.
+    """
+    if not is_plain_text(text):
+        raise FormatError(f"{text[:80]!r} holds a quote, a backslash or a control character", loc=loc)
+    return text
+
+
+def is_fqn(name: str) -> bool:
+    """Whether a name can be an attribute path: parts between dots that are plain text and not empty."""
+    return all(part and is_plain_text(part) for part in name.split("."))
+
+
 def check_fqn(name: str, loc: Loc) -> str:
     """Return the fully qualified name if it can be an attribute path.
 
@@ -53,7 +79,6 @@ def check_fqn(name: str, loc: Loc) -> str:
     Raises:
         FormatError: A part is empty, or holds a quote, a backslash or a control character.
     """
-    parts = name.split(".")
-    if not all(part and part.isprintable() and not set(part) & set("\"'\\") for part in parts):
+    if not is_fqn(name):
         raise FormatError(f"{name[:80]!r} is not a qualified name", loc=loc)
     return name

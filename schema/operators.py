@@ -63,11 +63,25 @@ FORBIDDEN: Final[frozenset[str]] = frozenset(
         # state of the process rather than of the program
         *("aten::manual_seed", "aten::seed", "aten::set_grad_enabled", "aten::_set_deterministic_algorithms"),
         *("aten::set_data", "aten::_record_function_enter", "aten::_record_function_exit"),
+        *("aten::Generator", "aten::initial_seed", "aten::backward", "aten::_backward", "aten::retain_grad"),
+        *("aten::record_stream", "aten::wait", "aten::_foobar"),
+        *("aten::_cufft_set_plan_cache_max_size", "aten::_cufft_clear_plan_cache"),
+        # what trusts sizes and offsets that it is given, and reads or writes wherever they lead
+        *("aten::_reshape_alias", "aten::_reshape_alias_copy", "prims::copy_strided"),
+        *("aten::_nested_view_from_buffer", "aten::_nested_view_from_buffer_copy"),
+        *("aten::_nested_view_from_jagged", "aten::_nested_view_from_jagged_copy"),
+        *(f"aten::_sparse_{kind}_tensor_unsafe" for kind in ("coo", "csr", "csc", "bsr", "bsc", "compressed")),
+        *("aten::_sobol_engine_draw", "aten::_sobol_engine_ff_", "aten::_sobol_engine_initialize_state_"),
+        *("aten::_sobol_engine_scramble_", "aten::_segment_reduce_backward"),
         # what prints
         *("aten::warn", "aten::_print", "aten::_debug_has_internal_overlap"),
     }
 )
-"""Operators, without their overload, that no archive may call."""
+"""Operators, without their overload, that no archive may call. That an operator is not here does not make it harmless:
+kernels trust their arguments to different degrees, and a program can compute for as long as it likes."""
+
+SCRIPT_TYPES: Final = ("t", "tVal", "Any", "Dict", "Future", "Storage", "Stream", "Generator")
+"""Types of arguments that only TorchScript has; operators on them are not operators on tensors."""
 
 
 def split_target(target: str) -> tuple[str, str, str]:

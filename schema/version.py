@@ -28,7 +28,7 @@ def judge_version(version: tuple[int, int], features: list[str]) -> None:
         VersionError: The major version differs from ours, or a feature is unknown here.
     """
     theirs, ours = ".".join(map(str, version)), ".".join(map(str, FORMAT_VERSION))
-    if version[0] != FORMAT_VERSION[0]:
+    if version[0] != FORMAT_VERSION[0] or version[1] < 0:
         newer = version[0] > FORMAT_VERSION[0]
         remedy = "upgrade program-archive here" if newer else "export the model again"
         message = f"the archive has format version {theirs}, this reader knows {ours}"

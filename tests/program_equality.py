@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-_GENERATED_FILE = re.compile(r"<eval_with_key>\.\d+")
+_GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 """The "file" of generated code; torch numbers them through a whole process."""
 
 

@@ -48,6 +48,35 @@ def addition(documents: dict[str, Any]) -> list[Any]:
     return next(row for row in documents["graph"]["graphs"][0][0] if row[0] == target)
 
 
+def _container(documents: dict[str, Any], name: str, context: list[Any]) -> None:
+    documents["calls"]["types"].append({"name": name, "kind": "object", "fields": [], "dumped": True})
+    place = len(documents["calls"]["types"]) - 1
+    signature = documents["calls"]["entries"][0][1]
+    signature[3] = ["branch", place, context, [["leaf"]] * 4]
+
+
+def _key(documents: dict[str, Any], key: str) -> None:
+    types = documents["calls"]["types"]
+    types.append({"name": "builtins.dict", "kind": "builtin", "fields": [], "dumped": False})
+    args = documents["calls"]["entries"][0][1][2][3][0]
+    args[3][0] = ["branch", len(types) - 1, ["list", [key]], [["leaf"]]]
+
+
+def _places(rows: list[Any], count: int) -> range:
+    return range(len(rows) - 1, len(rows) - 1 + count)
+
+
+def _nested(depth: int) -> Any:
+    literal: Any = 1
+    for _ in range(depth):
+        literal = ["list", [literal]]
+    return literal
+
+
+def _tensor_value(documents: dict[str, Any]) -> list[Any]:
+    return next(row for row in documents["graph"]["values"] if row[0] == "tensor")
+
+
 def _rename(documents: dict[str, Any], name: str) -> None:
     node(documents, "x")[1] = name
 
@@ -63,7 +92,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[A
         FormatError,
         "999 places before",
     ),
-    "a literal out of range": (lambda d, m: addition(d)[2].__setitem__(1, 999), FormatError, "no literal 999"),
+    "a literal out of range": (lambda d, m: addition(d)[2].__setitem__(1, 999), FormatError, "literal 999 of"),
     "a value out of range": (lambda d, m: addition(d).__setitem__(4, 999), FormatError, "no value 999"),
     "an argument name that is code": (
         lambda d, m: addition(d).__setitem__(3, {"a=0, b": 0}),
@@ -98,7 +127,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[A
     "an expression of what is not there": (
         lambda d, m: d["constraints"]["expressions"].append(["apply", "Add", [0, 10**6]]),
         FormatError,
-        "no expression 1000000",
+        "expression 1000000 of",
     ),
     "a function that is not sympy's": (
         lambda d, m: d["constraints"]["expressions"].append(["apply", "eval", [0]]),
@@ -130,6 +159,86 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[A
     "a signature that does not fit": (lambda d, m: d["signature"]["inputs"].pop(), FormatError, "refuses the program"),
     "a dialect that is not there": (lambda d, m: d["graph"].update(dialect="X"), FormatError, "no dialect 'X'"),
     "no graph": (lambda d, m: d["graph"].update(graphs=[]), FormatError, "no graph"),
+    "a class of Python under another kind": (
+        lambda d, m: _container(d, "collections.defaultdict", ["dict", ["a"], ["b"]]),
+        FormatError,
+        "a container of Python or torch as one of a user's",
+    ),
+    "a key that ends a text in code": (
+        lambda d, m: _key(d, 'x" + print(1) + "'),
+        FormatError,
+        "holds a quote",
+    ),
+    "a module path that is code": (
+        lambda d, m: d["graph"]["frames"][0].__setitem__(2, 'x", 0) or ("'),
+        FormatError,
+        "holds a quote",
+    ),
+    "a step over private attributes": (
+        lambda d, m: d["constraints"]["symbols"][0][4][0][1].insert(0, ["attribute", "__class__"]),
+        FormatError,
+        "no step",
+    ),
+    "an expression that doubles at every row": (
+        lambda d, m: d["constraints"]["expressions"].extend(
+            ["apply", "Mul", [place, place]] for place in _places(d["constraints"]["expressions"], 40)
+        ),
+        FormatError,
+        "too large",
+    ),
+    "a value that doubles at every row": (
+        lambda d, m: d["graph"]["values"].extend(
+            ["list", [place, place]] for place in _places(d["graph"]["values"], 40)
+        ),
+        FormatError,
+        "too many parts",
+    ),
+    "a value that holds itself": (
+        lambda d, m: d["graph"]["values"].append(["list", [len(d["graph"]["values"])]]),
+        FormatError,
+        "value .* of",
+    ),
+    "modules inside each other without end": (
+        lambda d, m: d["graph"]["frames"].extend([place, "k", "p", "t"] for place in range(1, 1000)),
+        FormatError,
+        "modules inside each other|module frame",
+    ),
+    "a literal that is too deep": (
+        lambda d, m: d["graph"]["literals"].append(_nested(200)),
+        FormatError,
+        "nested too deep",
+    ),
+    "a tensor of too many dimensions": (
+        lambda d, m: _tensor_value(d).__setitem__(slice(2, 4), [[1] * 100, [1] * 100]),
+        FormatError,
+        "100 dimensions",
+    ),
+    "a fraction over nothing": (
+        lambda d, m: d["constraints"]["expressions"].append(["rational", 1, 0]),
+        FormatError,
+        "a fraction over 0",
+    ),
+    "a symbol that cannot be": (
+        lambda d, m: d["constraints"]["symbols"][0].__setitem__(1, ["positive", "negative"]),
+        FormatError,
+        "no such symbol",
+    ),
+    "an operator of TorchScript's lists": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "aten::append.t"),
+        OperatorError,
+        "TorchScript",
+    ),
+    "an operator that trusts its offsets": (
+        lambda d, m: d["graph"]["targets"].__setitem__(-1, "aten::_reshape_alias.default"),
+        OperatorError,
+        "forbidden",
+    ),
+    "a weight under the name of another": (
+        lambda d, m: m["methods"][0]["state"][0].update(key="linear.wight"),
+        FormatError,
+        "not the tensor of its name",
+    ),
+    "a node that is called self": (lambda d, m: _rename(d, "self"), FormatError, "not the name of a node"),
     "unknown fields": (lambda d, m: d["graph"].update(more=1), FormatError, "canonical"),
 }
 

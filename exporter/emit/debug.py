@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import fx
 
 _FILE = re.compile(r'(?<=File ")([^"\n]+)(?=")')
+_GENERATED = re.compile(r"<eval_with_key>\.\d+")
+"""Generated code; torch numbers it through a whole process, so the number says nothing."""
+
 _FRAME = re.compile(r"(?m)^(?=  File )")
 
 
@@ -58,7 +61,7 @@ class _DebugEmitter:
 
     def _stack(self, text: str) -> int:
         if text not in self._known:
-            shown = _FILE.sub(lambda match: self._shorten(match[0]), text)
+            shown = _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))
             self._known[text] = 1 + self.stacks.place([self.frames.place(part) for part in _FRAME.split(shown) if part])
         return self._known[text]
 

@@ -10,6 +10,7 @@ from torch import fx
 from exporter.emit.literals import emit_device, emit_literal, torch_name
 from exporter.emit.operators import emit_operator
 from exporter.emit.tables import Table
+from exporter.emit.texts import check_text
 from exporter.torch_internals import CallMethodKey, ConvertIntKey, DivideByKey, InnerTensorKey, SequenceKey
 from schema import graph as documents
 from schema.errors import Loc, UnsupportedError
@@ -80,8 +81,8 @@ class GraphEmitter:
             args=[self._operand(arg, places, place, loc) for arg in args],
             kwargs={name: self._operand(arg, places, place, loc) for name, arg in node.kwargs.items()},
             value=self._value(meta["val"], loc) if "val" in meta else ABSENT,
-            modules=self._module_stack(meta["nn_module_stack"]) if "nn_module_stack" in meta else ABSENT,
-            function=self._functions.place(tuple(meta["torch_fn"])) if meta.get("torch_fn") else ABSENT,
+            modules=self._module_stack(meta["nn_module_stack"], loc) if "nn_module_stack" in meta else ABSENT,
+            function=self._function(meta["torch_fn"], loc) if meta.get("torch_fn") else ABSENT,
             custom=self._literals.place(emit_literal(meta["custom"], (*loc, "custom"))) if "custom" in meta else ABSENT,
             bindings=self._binding(meta["unbacked_bindings"], loc) if meta.get("unbacked_bindings") else ABSENT,
         )
@@ -127,7 +128,10 @@ class GraphEmitter:
         )
 
     def _size(self, size: int | torch.SymInt) -> documents.Size:
-        return self._symbolic(size) if isinstance(size, torch.SymInt) else size
+        if isinstance(size, torch.SymInt):
+            fixed = size.node.expr
+            return int(fixed) if fixed.is_Integer else self._symbolic(size)
+        return size
 
     def _symbolic(self, value: torch.SymInt | torch.SymFloat | torch.SymBool) -> documents.Symbolic:
         node = value.node
@@ -136,10 +140,15 @@ class GraphEmitter:
         plain = None if hint is None else {"int": int, "float": float, "bool": bool}[kind](hint)
         return documents.Symbolic(kind, self._symbols.expression(node.expr), plain)
 
-    def _module_stack(self, stack: Mapping[str, tuple[str, Any]]) -> int:
+    def _function(self, names: tuple[str, str], loc: Loc) -> int:
+        return self._functions.place((check_text(names[0], loc), check_text(names[1], loc)))
+
+    def _module_stack(self, stack: Mapping[str, tuple[str, Any]], loc: Loc) -> int:
         place = 0
         for key, (path, kind) in stack.items():
             name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+            for text in (key, path, name):
+                check_text(text, loc)
             place = 1 + self._frames.place(documents.ModuleFrame(place, key, path, name))
         return place
 

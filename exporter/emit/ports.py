@@ -88,6 +88,8 @@ class _Dimensions:
         if not isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             return int(size)
         expression = size.node.expr
+        if expression.is_Integer:
+            return int(expression)
         interval = self._ranges.get(expression)
         lower, upper = (_finite(interval.lower), _finite(interval.upper)) if interval else (None, None)
         return Dimension(symbol=str(expression.xreplace(self._names)), lower=lower, upper=upper)

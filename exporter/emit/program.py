@@ -18,6 +18,7 @@ from exporter.emit.ports import emit_ports
 from exporter.emit.signature import emit_signature
 from exporter.emit.symbols import SymbolTable
 from exporter.emit.tensors import TensorTable, constant_name
+from exporter.emit.texts import check_fqn
 from exporter.emit.trees import CallEmitter
 from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
@@ -133,6 +134,8 @@ class _MethodEmitter:
 
     def _state(self) -> list[documents.NamedTensor]:
         state = self._program.state_dict
+        for key in state:
+            check_fqn(key, (self._name, "state"))
         return [documents.NamedTensor(key=key, tensor=self._tensors.place(key, state[key])) for key in state]
 
     def _constant_tensors(self) -> list[documents.NamedTensor]:

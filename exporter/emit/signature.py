@@ -8,6 +8,7 @@ from torch.export.graph_signature import (
     ConstantArgument,
     CustomObjArgument,
     ExportGraphSignature,
+    InputSpec,
     SymBoolArgument,
     SymFloatArgument,
     SymIntArgument,
@@ -16,6 +17,7 @@ from torch.export.graph_signature import (
 )
 
 from exporter.emit.literals import emit_literal
+from exporter.emit.texts import check_fqn, check_text
 from schema import signature as documents
 from schema.errors import Loc, UnsupportedError
 
@@ -43,14 +45,18 @@ def emit_argument(argument: Any, loc: Loc) -> documents.Argument:
 
 def emit_signature(signature: ExportGraphSignature) -> documents.Signature:
     """The whole section."""
-    inputs = [
-        documents.Input(
-            spec.kind.name.lower(), emit_argument(spec.arg, ("inputs", index)), spec.target, spec.persistent
-        )
-        for index, spec in enumerate(signature.input_specs)
-    ]
+    inputs = [_emit_input(spec, ("inputs", index)) for index, spec in enumerate(signature.input_specs)]
     outputs = [
         documents.Output(spec.kind.name.lower(), emit_argument(spec.arg, ("outputs", index)), spec.target)
         for index, spec in enumerate(signature.output_specs)
     ]
     return documents.Signature(inputs=inputs, outputs=outputs)
+
+
+def _emit_input(spec: InputSpec, loc: Loc) -> documents.Input:
+    if spec.target is not None:
+        check_fqn(spec.target, loc)
+    value = getattr(spec.arg, "value", None)
+    if isinstance(value, str):
+        check_text(value, (*loc, spec.arg.name))
+    return documents.Input(spec.kind.name.lower(), emit_argument(spec.arg, loc), spec.target, spec.persistent)

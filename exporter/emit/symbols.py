@@ -19,6 +19,7 @@ from exporter.torch_internals import (
 )
 from schema import constraints
 from schema.errors import UnsupportedError
+from schema.names import is_identifier, is_plain_text
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,10 @@ class SymbolTable:
         return constraints.Apply(name, [self.expression(operand) for operand in expression.args])
 
 
+def _is_text(key: Any) -> bool:
+    return isinstance(key, str) and is_plain_text(key)
+
+
 def _plain(number: Any) -> int | float:
     return float(number) if isinstance(number, float) or getattr(number, "is_Float", False) else int(number)
 
@@ -119,15 +124,15 @@ _LEAVES: tuple[tuple[Any, Any], ...] = (
 
 
 def _emit_source(source: Any) -> constraints.Source | None:
-    """The way from an argument of ``forward`` to a value; None for what is no input."""
+    """The way from an argument of ``forward`` to a value; None for what is no input, or cannot be written into code."""
     steps: list[constraints.Step] = []
     while not isinstance(source, LocalSource):
         match source:
             case TensorPropertySource():
                 step = constraints.Step(_PROPERTIES[source.prop.name], 0 if source.idx is None else source.idx)
-            case GetItemSource() if isinstance(source.index, (int, str)):
+            case GetItemSource() if isinstance(source.index, int) or _is_text(source.index):
                 step = constraints.Step("item", source.index)
-            case AttrSource():
+            case AttrSource() if is_identifier(source.member) and not source.member.startswith("_"):
                 step = constraints.Step("attribute", source.member)
             case _:
                 return None

@@ -13,6 +13,7 @@ from torch import fx
 from exporter.emit.literals import emit_literal
 from exporter.emit.signature import emit_argument
 from exporter.emit.tables import Table
+from exporter.emit.texts import check_argument_name, check_fqn, check_keys
 from exporter.torch_internals import (
     ModuleCallEntry,
     TreeSpec,
@@ -47,32 +48,44 @@ class CallEmitter:
     ) -> documents.Calls:
         """The whole section."""
         calls = [self._call(entry, ("calls", entry.fqn)) for entry in entries]
-        tree = None if example is None else self.tree(pytree.tree_flatten(example)[1], ("example",))
+        tree = None if example is None else self.tree(pytree.tree_flatten(example)[1], ("example",), inputs=True)
         return documents.Calls(entries=calls, types=self._types.rows, example=tree)
 
-    def tree(self, spec: TreeSpec, loc: Loc) -> documents.Tree:
+    def tree(self, spec: TreeSpec, loc: Loc, *, inputs: bool) -> documents.Tree:
         """One tree spec.
 
+        Args:
+            spec: The tree spec.
+            loc: Where it is.
+            inputs: Whether it is one of inputs, whose keys torch writes into the code that checks them.
+
         Raises:
-            UnsupportedError: The context of a type cannot be stored.
+            UnsupportedError: The context of a type cannot be stored, or holds a key that code cannot contain.
         """
         if spec.is_leaf():
             return documents.Leaf()
         kind = _describe(spec)
-        children = [self.tree(child, (*loc, index)) for index, child in enumerate(spec.children())]
-        return documents.Branch(self._types.place(kind), _context(spec, kind, loc), children)
+        children = [self.tree(child, (*loc, index), inputs=inputs) for index, child in enumerate(spec.children())]
+        context = _context(spec, kind, loc)
+        if inputs:
+            check_keys(context, loc)
+        return documents.Branch(self._types.place(kind), context, children)
 
     def _call(self, entry: ModuleCallEntry, loc: Loc) -> documents.Call:
         signature = entry.signature
+        if entry.fqn:
+            check_fqn(entry.fqn, loc)
         if signature is None:
             return documents.Call(entry.fqn)
+        for key in signature.in_spec.child(1).context:
+            check_argument_name(key, loc)
         return documents.Call(
             entry.fqn,
             documents.CallSignature(
                 inputs=[emit_argument(argument, loc) for argument in signature.inputs],
                 outputs=[emit_argument(argument, loc) for argument in signature.outputs],
-                in_spec=self.tree(signature.in_spec, (*loc, "in_spec")),
-                out_spec=self.tree(signature.out_spec, (*loc, "out_spec")),
+                in_spec=self.tree(signature.in_spec, (*loc, "in_spec"), inputs=True),
+                out_spec=self.tree(signature.out_spec, (*loc, "out_spec"), inputs=False),
                 argument_names=signature.forward_arg_names,
             ),
         )

@@ -128,8 +128,20 @@ def build_graphs(tables: Tables, metadata: Metadata | None) -> tuple[fx.Graph, t
     # A subgraph stands after every graph that reaches it: from the last to the first, all that one needs is there.
     for index in range(len(graphs) - 1, 0, -1):
         graph, root = _build_graph(tables, metadata, index, built)
-        built[index] = fx.GraphModule(root, graph)
+        built[index] = generate_code(root, graph, ("graph", "graphs", index))
     return _build_graph(tables, metadata, 0, built)
+
+
+def generate_code(root: torch.nn.Module, graph: fx.Graph, loc: Loc) -> fx.GraphModule:
+    """A graph as a module that can be called.
+
+    Raises:
+        FormatError: torch can write no code for it.
+    """
+    try:
+        return fx.GraphModule(root, graph)
+    except Exception as error:  # torch raises whatever its code generator and Python's compiler do
+        raise FormatError(f"no code can be generated: {type(error).__name__} {error}", loc=loc) from error
 
 
 def _build_graph(
@@ -163,6 +175,8 @@ class _NodeBuilder:
             loc: Loc = ("graph", row.name[:80])
             if check_identifier(row.name, loc) in names:
                 raise FormatError("two nodes have this name", loc=loc)
+            if row.name == "self":
+                raise FormatError("not the name of a node: code has another use for it", loc=loc)
             names.add(row.name)
             node = self._add(row, loc)
             # torch's namespace avoids names of builtins, which arguments of forward may have.

@@ -19,7 +19,7 @@ from schema.debug import Debug
 from schema.errors import ArchiveError, FormatError
 from schema.graph import ProgramGraph
 from schema.manifest import ExampleValue, NamedTensor
-from schema.names import check_fqn
+from schema.names import check_fqn, check_plain_text
 from schema.signature import Signature
 
 
@@ -89,11 +89,14 @@ def build_example(opened: OpenMethod, calls: Calls, trees: TreeBuilder) -> Any:
     """
     if opened.method.example is None or calls.example is None:
         return None
-    spec = trees.build(calls.example, ("calls", "example"))
+    spec = trees.build(calls.example, ("calls", "example"), inputs=True)
     flat = build_values(opened, opened.method.example)
     if len(flat) != spec.num_leaves:
         raise FormatError("the example does not fit its tree", loc=("calls", "example"))
-    return pytree.tree_unflatten(flat, spec)
+    try:
+        return pytree.tree_unflatten(flat, spec)
+    except Exception as error:  # a user's class may refuse in whatever way
+        raise FormatError(f"the example does not fit its classes: {error}", loc=("calls", "example")) from error
 
 
 def _verifier(dialect: str) -> Any:
@@ -107,8 +110,8 @@ def _check_strings(graph: torch.fx.Graph) -> None:
     """Refuse strings that torch would write between quotes into the code that checks inputs."""
     for node in graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")
-        if isinstance(value, str) and (not value.isprintable() or set(value) & set("'\\")):
-            raise FormatError("a string input holds a quote or control character", loc=("graph", node.name))
+        if isinstance(value, str):
+            check_plain_text(value, ("graph", node.name))
 
 
 def _assemble(**parts: Any) -> torch.export.ExportedProgram:

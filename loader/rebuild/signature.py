@@ -47,6 +47,8 @@ def build_signature(document: documents.Signature, literals: LiteralBuilder) -> 
 
 
 def _input(row: documents.Input, literals: LiteralBuilder, loc: Loc) -> torch_signature.InputSpec:
+    if (row.kind == "buffer") != (row.persistent is not None):
+        raise FormatError("a buffer, and only a buffer, is persistent or not", loc=loc)
     return torch_signature.InputSpec(
         kind=_kind(torch_signature.InputKind, row.kind, documents.INPUT_KINDS, loc),
         arg=build_argument(row.argument, literals, loc),

@@ -15,11 +15,10 @@ from loader.torch_internals import (
     value_range,
 )
 from schema import constraints as documents
-from schema.errors import FormatError, Loc
+from schema.errors import ArchiveError, FormatError, Loc
 from schema.graph import Symbolic
-from schema.names import check_identifier
+from schema.names import check_identifier, check_plain_text
 
-_MAX_EXPONENT = 64
 _SYMPY = frozenset(
     {
         *("Add", "Mul", "Pow", "Abs", "floor", "ceiling", "Piecewise", "ExprCondPair", "And", "Or", "Not"),
@@ -27,9 +26,6 @@ _SYMPY = frozenset(
     }
 )
 """Functions that are sympy's; the others of the format are torch's."""
-
-_POWERS = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift"})
-"""Functions of which a short expression can have an enormous value."""
 
 
 class SymbolBuilder:
@@ -40,7 +36,7 @@ class SymbolBuilder:
         shape_env: The shape environment to tell of them.
 
     Raises:
-        FormatError: An expression refers to what does not stand before it, or is not what its function takes.
+        FormatError: An expression is not what its function takes, or a symbol not possible.
     """
 
     def __init__(self, document: documents.Constraints, shape_env: Any) -> None:
@@ -51,7 +47,7 @@ class SymbolBuilder:
         self._shape_env = shape_env
         self._document = document
         self._numbers: dict[tuple[str, int, Any], Any] = {}
-        self.symbols = [self._symbol(row, index) for index, row in enumerate(document.symbols)]
+        self.symbols = [_refusing(self._symbol, row, index) for index, row in enumerate(document.symbols)]
         self._leaves: dict[type, Callable[[Any], Any]] = {
             documents.Integer: lambda row: sympy.Integer(row.value),
             documents.Rational: lambda row: sympy.Rational(row.numerator, row.denominator),
@@ -63,20 +59,15 @@ class SymbolBuilder:
         for index, expression in enumerate(document.expressions):
             self.expressions.append(self._expression(expression, ("constraints", "expressions", index)))
         for index, row in enumerate(document.symbols):
-            self._register(row, index)
+            _refusing(self._register, row, index)
 
     def ranges(self) -> dict[Any, Any]:
         """The program's range constraints."""
-        return {
-            self._at(row.expression, ("constraints", "ranges", index)): self._interval(row.interval)
-            for index, row in enumerate(self._document.ranges)
-        }
+        return {self.expressions[row.expression]: self._interval(row.interval) for row in self._document.ranges}
 
     def guard(self) -> None:
         """Tell the shape environment the program's guards."""
-        for index, row in enumerate(self._document.guards):
-            condition = self._at(row.condition, ("constraints", "guards", index))
-            self._shape_env.guards.append(shape_guard(condition))
+        self._shape_env.guards[:] = [shape_guard(self.expressions[row.condition]) for row in self._document.guards]
 
     def number(self, row: Symbolic, loc: Loc) -> Any:
         """A symbolic int, float or bool; the same one for equal rows."""
@@ -93,7 +84,10 @@ class SymbolBuilder:
             wanted = self._sympy.logic.boolalg.Boolean if row.kind == "bool" else self._sympy.Expr
             if not isinstance(expression, wanted):
                 raise FormatError(f"a symbolic {row.kind} cannot be {expression}", loc=loc)
-            self._numbers[key] = makers[row.kind](expression, hint=row.hint)
+            try:
+                self._numbers[key] = makers[row.kind](expression, hint=row.hint)
+            except (AssertionError, TypeError, ValueError) as error:
+                raise FormatError(f"no number is {expression} with the example {row.hint}", loc=loc) from error
         return self._numbers[key]
 
     def _symbol(self, row: documents.Symbol, index: int) -> Any:
@@ -112,25 +106,22 @@ class SymbolBuilder:
             shape_env.constrain_symbol_range(symbol, compiler_min=known.lower, compiler_max=known.upper)
         shape_env.var_to_stack[symbol] = captured_traceback()
         unbacked_numbers(shape_env, row.name)
+        loc: Loc = ("constraints", "symbols", index)
+        label = check_identifier(row.label, loc) if row.label else ""
         if row.sources:
-            loc: Loc = ("constraints", "symbols", index)
             sources = [_build_source(source, loc) for source in row.sources]
             shape_env.var_to_sources[symbol] = sources
-            if row.label:
-                shape_env.source_name_to_debug_name[sources[0].name] = check_identifier(row.label, loc)
+            if label:
+                shape_env.source_name_to_debug_name[sources[0].name] = label
+        elif label:  # the root of a derived dimension, which is no size of an input itself
+            shape_env.var_to_sources[symbol] = [source_types().ConstantSource(label)]
 
     def _expression(self, row: documents.Expression, loc: Loc) -> Any:
         if isinstance(row, documents.SymbolReference):
-            if not 0 <= row.symbol < len(self.symbols):
-                raise FormatError(f"no symbol {row.symbol}", loc=loc)
             return self.symbols[row.symbol]
         if not isinstance(row, documents.Apply):
             return self._leaves[type(row)](row)
-        operands = [self._at(operand, loc) for operand in row.operands]
-        if row.function not in documents.FUNCTIONS:
-            raise FormatError(f"unknown function {row.function[:80]!r}", loc=loc)
-        if row.function in _POWERS and any(abs(power) > _MAX_EXPONENT for power in operands[1:] if power.is_number):
-            raise FormatError(f"an exponent over {_MAX_EXPONENT}", loc=loc)
+        operands = [self.expressions[operand] for operand in row.operands]
         try:
             return self._function(row.function)(*operands)
         except Exception as error:  # sympy and torch refuse wrong operands with whatever comes to hand
@@ -147,12 +138,11 @@ class SymbolBuilder:
         return -infinity if row.negative else infinity
 
     def _interval(self, row: documents.Interval) -> Any:
-        loc: Loc = ("constraints",)
-        lower, upper = self._at(row.lower, loc), self._at(row.upper, loc)
+        lower, upper = self.expressions[row.lower], self.expressions[row.upper]
         try:
             return value_range(lower, upper)
         except Exception as error:  # torch raises what its assertions and sympy's comparisons happen to
-            raise FormatError(f"no range from {lower} to {upper}", loc=loc) from error
+            raise FormatError(f"no range from {lower} to {upper}", loc=("constraints",)) from error
 
     def _at(self, index: int, loc: Loc) -> Any:
         if not 0 <= index < len(self.expressions):
@@ -160,14 +150,27 @@ class SymbolBuilder:
         return self.expressions[index]
 
 
+def _refusing(act: Callable[[documents.Symbol, int], Any], row: documents.Symbol, index: int) -> Any:
+    """Do something with a symbol, and refuse it where sympy or torch does."""
+    try:
+        return act(row, index)
+    except ArchiveError:
+        raise
+    except Exception as error:  # assumptions that contradict each other, a hint outside the range, and so on
+        loc: Loc = ("constraints", "symbols", index)
+        raise FormatError(f"no such symbol: {type(error).__name__} {error}", loc=loc) from error
+
+
 def _build_source(row: documents.Source, loc: Loc) -> Any:
     types = source_types()
     source = types.LocalSource(check_identifier(row.argument, loc), is_input=True)
     for step in row.steps:
         match step.kind, step.key:
-            case "item", key:
+            case "item", int(key):
                 source = types.GetItemSource(source, key)
-            case "attribute", str(key):
+            case "item", str(key):
+                source = types.GetItemSource(source, check_plain_text(key, loc))
+            case "attribute", str(key) if not key.startswith("_"):
                 source = types.AttrSource(source, check_identifier(key, loc))
             case "size", int(key):
                 source = types.TensorPropertySource(source, types.TensorProperty.SIZE, key)

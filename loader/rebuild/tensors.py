@@ -9,6 +9,7 @@ from archive.structure import contiguous_strides
 from loader.devices import Devices
 from loader.rebuild.literals import torch_constant
 from schema.dtypes import CARRIERS
+from schema.errors import FormatError
 from schema.literals import DType
 
 
@@ -49,6 +50,8 @@ class TensorBuilder:
             row.shape,
             contiguous_strides(row.shape) if row.strides is None else row.strides,
         )
+        if row.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+            raise FormatError(f"a tensor of {dtype} has no gradient", loc=("tensors", row.name))
         if row.parameter:
             return torch.nn.Parameter(view, requires_grad=row.requires_grad)
         return view.requires_grad_(row.requires_grad)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ from loader.torch_internals import (
 )
 from schema import calls as documents
 from schema.errors import FormatError, Loc
-from schema.names import check_fqn, check_identifier
+from schema.literals import Entries, Items, Literal, OperatorName, Tuple
+from schema.names import check_fqn, check_identifier, check_plain_text
 
 _BUILTIN: dict[str, Any] = {
     "builtins.tuple": tuple,
@@ -57,18 +58,22 @@ class TreeBuilder:
         self._literals = literals
         self._classes: dict[int, Any] = {}
 
-    def build(self, tree: documents.Tree, loc: Loc) -> TreeSpec:
+    def build(self, tree: documents.Tree, loc: Loc, *, inputs: bool) -> TreeSpec:
         """One tree spec.
 
+        Args:
+            tree: The tree.
+            loc: Where it stands.
+            inputs: Whether it is one of inputs, whose keys torch writes into the code that checks them.
+
         Raises:
-            FormatError: A type is not there, or its context does not fit it.
+            FormatError: The context of a type does not fit it, or a key must not be in code.
         """
         if isinstance(tree, documents.Leaf):
             return pytree.treespec_leaf()
-        if not 0 <= tree.container < len(self._types):
-            raise FormatError(f"no type {tree.container}", loc=loc)
         kind = self._types[tree.container]
-        children = [self.build(child, (*loc, index)) for index, child in enumerate(tree.children)]
+        _check_context(tree.context, loc, inputs=inputs)
+        children = [self.build(child, (*loc, index), inputs=inputs) for index, child in enumerate(tree.children)]
         cls = self._class(tree.container, (*loc, kind.name[:80]))
         if kind.kind == "namedtuple":
             if len(children) != len(kind.fields):
@@ -109,13 +114,13 @@ def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuil
     if row is None:
         return call_entry(entry.fqn, None)
     names = row.argument_names
-    in_spec = trees.build(row.in_spec, (*loc, "in_spec"))
+    in_spec = trees.build(row.in_spec, (*loc, "in_spec"), inputs=True)
     _check_call_tree(in_spec, loc)
     signature = call_signature(
         inputs=[build_argument(argument, literals, loc) for argument in row.inputs],
         outputs=[build_argument(argument, literals, loc) for argument in row.outputs],
         in_spec=in_spec,
-        out_spec=trees.build(row.out_spec, (*loc, "out_spec")),
+        out_spec=trees.build(row.out_spec, (*loc, "out_spec"), inputs=False),
         # torch writes these names into the code of the module that it makes of a program.
         forward_arg_names=None if names is None else [check_identifier(name, loc) for name in names],
     )
@@ -141,7 +146,41 @@ def _find_class(kind: documents.TreeType, loc: Loc) -> Any:
     for part in (*kind.name.split("."), *kind.fields):
         check_identifier(part.strip("<>"), loc)
     found = _imported_namedtuple(kind) if kind.kind == "namedtuple" else find_registered(kind.name)
-    return found or stand_in(kind)
+    own = None if found is None else _kind_of(found)
+    if found is not None and own is None:
+        raise FormatError("a container of Python or torch as one of a user's", loc=loc)
+    if own == kind.kind:
+        return found
+    try:
+        return stand_in(kind)
+    except ValueError as error:
+        raise FormatError(f"no such class: {error}", loc=loc) from error
+
+
+def _kind_of(cls: type) -> str | None:
+    """The kind of a registered class; None for those of Python and torch, which have contexts of their own."""
+    if pytree.is_structseq_class(cls):
+        return "structseq"
+    if pytree.is_namedtuple_class(cls):
+        return "namedtuple"
+    if cls.__module__.partition(".")[0] in ("builtins", "collections", "torch"):
+        return None
+    return "mapping" if issubclass(cls, Mapping) else "sequence" if issubclass(cls, (tuple, list)) else "object"
+
+
+def _check_context(context: Literal, loc: Loc, *, inputs: bool) -> None:
+    """Refuse contexts that name functions, and of inputs those with texts that must not be in code."""
+    match context:
+        case OperatorName():
+            raise FormatError("a container's context names a function", loc=loc)
+        case str() if inputs:
+            check_plain_text(context, loc)
+        case Items(items) | Tuple(items):
+            for item in items:
+                _check_context(item, loc, inputs=inputs)
+        case Entries(keys, values):
+            for item in (*keys, *values):
+                _check_context(item, loc, inputs=inputs)
 
 
 def _imported_namedtuple(kind: documents.TreeType) -> Any:
@@ -154,21 +193,21 @@ def _imported_namedtuple(kind: documents.TreeType) -> Any:
 
 def _builtin_context(cls: Any, context: Any, count: int, loc: Loc) -> Any:
     if cls is defaultdict:
-        fits = isinstance(context, tuple) and len(context) == 2 and context[0] in _FACTORIES
-        if fits and isinstance(context[1], list) and len(context[1]) == count:
+        fits = isinstance(context, tuple) and len(context) == 2 and isinstance(context[0], (str, type(None)))
+        if fits and context[0] in _FACTORIES and isinstance(context[1], list) and len(context[1]) == count:
             return [_FACTORIES[context[0]], context[1]]
     elif cls in _KEYED:
-        if isinstance(context, list) and len(context) == count:
+        if isinstance(context, list) and len(context) == count and all(isinstance(key, Hashable) for key in context):
             return context
-    elif context is None or (cls is deque and isinstance(context, int)):
+    elif context is None or (cls is deque and isinstance(context, int) and context >= count):
         return context
     raise FormatError(f"not the context of a {cls.__name__}", loc=loc)
 
 
 def _read_context(cls: Any, context: Any, loc: Loc) -> Any:
     read: Callable[[Any], Any] | None = from_dumped_context(cls)
-    if read is None:
-        return context
+    if read is None or getattr(read, "__module__", "").startswith("torch."):
+        return context  # torch's own readers import what a context names
     try:
         return read(context)
     except Exception as error:  # a user's class may refuse in whatever way

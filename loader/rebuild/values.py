@@ -53,15 +53,9 @@ class ValueBuilder:
             case documents.LiteralValue(literal):
                 return self._literals[literal]
             case documents.ListValue(items):
-                return [self._part(item, index, loc) for item in items]
+                return [self.build(item, loc) for item in items]
             case documents.TupleValue(items):
-                return tuple(self._part(item, index, loc) for item in items)
-
-    def _part(self, item: int, whole: int, loc: Loc) -> Any:
-        # Parts are placed before the whole, so a container cannot hold itself.
-        if item >= whole:
-            raise FormatError(f"value {whole} holds value {item}, which does not stand before it", loc=loc)
-        return self.build(item, loc)
+                return tuple(self.build(item, loc) for item in items)
 
     def _tensor(self, row: documents.TensorValue, loc: Loc) -> Any:
         shape = [self._size(size, loc) for size in row.shape]
