@@ -333,6 +333,11 @@ class Sparse(torch.nn.Module):
         return x.to_sparse()
 
 
+class Text(torch.nn.Module):
+    def forward(self, x: torch.Tensor, text: object) -> torch.Tensor:
+        return x + 1
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
@@ -340,6 +345,9 @@ class Sparse(torch.nn.Module):
         (lambda: _with_state("__program__/x"), "reserved"),
         (lambda: _with_state("w", torch.ones(2).to("meta")), "device meta"),
         (lambda: _with_state("w", torch.ones(2, dtype=torch.complex64).conj()), "conjugated"),
+        (lambda: _with_state('a"b'), "cannot be an attribute's name"),
+        (lambda: exporter.capture(Text(), (torch.ones(1), "it's")), "holds a quote"),
+        (lambda: exporter.capture(Text(), (torch.ones(1), {"it's": torch.ones(1)})), "holds a quote"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_and_nothing_is_written(
@@ -363,6 +371,24 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     program = exporter.capture(torch.nn.Linear(2, 2), (torch.ones(1, 2),))
     with pytest.raises(AccessError, match="missing"):
         exporter.save(program, tmp_path / "missing" / "model")
+
+
+@pytest.mark.parametrize("program", [{}, torch.nn.Linear(1, 1), {"forward": None}, {"not a name": None}])
+def test_what_is_no_program(program: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        exporter.save(program, tmp_path / "model")
+    assert caught.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_cannot_be_recorded(tmp_path: Path) -> None:
+    class Outside(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(4)[x]
+
+    with pytest.raises(UsageError, match="fails on its own example inputs"):
+        exporter.export(Outside(), (torch.tensor([9]),), path=tmp_path / "model", record_outputs=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_survive_a_process_border() -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import exporter
 from tests.models import cases
@@ -68,3 +69,14 @@ def test_paths_are_kept_on_request(tmp_path: Path) -> None:
         __file__.replace("test_determinism", "models") in node.meta.get("stack_trace", "")
         for node in program.graph.nodes
     )
+
+
+def test_what_was_captured_before_does_not_show(tmp_path: Path) -> None:
+    """torch numbers generated code through a whole process."""
+    contents = set()
+    for name in ("one", "two"):
+        case = cases()["branch"]()
+        torch.manual_seed(0)
+        exporter.export(type(case.module)(), case.args, path=tmp_path / name)
+        contents.add((tmp_path / name).read_bytes())
+    assert len(contents) == 1

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 import exporter
 import loader
-from schema.errors import InputError
+from schema.errors import InputError, UsageError
 
 
 class Model(torch.nn.Module):
@@ -96,3 +96,52 @@ def test_too_many_and_repeated_arguments(module: loader.ProgramModule) -> None:
         module(1, 2, 3, 4, 5)
     with pytest.raises(InputError, match="x is given twice"):
         module(torch.ones(4, 6), **arguments())
+
+
+def test_keys_may_come_in_another_order(tmp_path: Path) -> None:
+    class Pick(torch.nn.Module):
+        def forward(self, d: dict[str, torch.Tensor]) -> torch.Tensor:
+            return d["x"] - d["y"]
+
+    one, two = torch.ones(2), torch.zeros(2)
+    exporter.export(Pick(), ({"x": one, "y": two},), path=tmp_path / "model")
+    assert torch.equal(loader.load_module(tmp_path / "model")({"y": two, "x": one}), one)
+
+
+def test_nan_is_only_nan(tmp_path: Path) -> None:
+    class Scale(torch.nn.Module):
+        def forward(self, x: torch.Tensor, factor: float) -> torch.Tensor:
+            return x * factor
+
+    x = torch.ones(2)
+    exporter.export(Scale(), (x, 2.5), path=tmp_path / "number")
+    with pytest.raises(InputError, match=r"factor is nan, and the program was captured for 2\.5"):
+        loader.load_module(tmp_path / "number")(x, float("nan"))
+    exporter.export(Scale(), (x, float("nan")), path=tmp_path / "nan")
+    assert loader.load_module(tmp_path / "nan")(x, float("nan")).isnan().all()
+
+
+def test_a_guard_speaks_of_the_inputs(tmp_path: Path) -> None:
+    class Even(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.shape[0] % 2 == 0 else x
+
+    exporter.export(Even(), (torch.ones(4),), path=tmp_path / "model", dynamic_shapes={"x": {0: Dim.AUTO}})
+    with pytest.raises(InputError, match=r"the inputs do not fulfil x\.shape\[0\] % 2 == 0"):
+        loader.load_module(tmp_path / "model")(torch.ones(5))
+
+
+def test_a_module_can_be_copied_and_pickled(path: Path, module: loader.ProgramModule) -> None:
+    import copy
+    import pickle
+
+    expected = module(**arguments())
+    for again in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(again(**arguments()), expected)
+
+
+def test_options_that_are_none_are_refused(path: Path) -> None:
+    with pytest.raises(UsageError, match="verify is 'complete'; pass one of 'sections', 'full'"):
+        loader.load_module(path, verify="complete")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="allow_ops is the text 'torchvision'"):
+        loader.load(path, allow_ops="torchvision")

@@ -122,3 +122,40 @@ module = loader.load_module(sys.argv[1])
 print(type(module(*module.example_inputs[0])["pair"]) is Pair)
 """
     assert run_python(code, path).strip() == "True"
+
+
+def test_stand_ins_can_be_pickled(tmp_path: Path) -> None:
+    case = cases()["nested"]()
+    path = tmp_path / "nested"
+    exporter.export(case.module, case.args, path=path)
+    code = """
+import copy, pickle, torch, loader
+module = loader.load_module(sys.argv[1])
+out = module(*module.example_inputs[0])
+again = pickle.loads(pickle.dumps(out))
+assert type(again["pair"]) is type(out["pair"]) and type(again["point"]) is type(out["point"])
+assert torch.equal(again["pair"].first, out["pair"].first) and torch.equal(again["point"].x, out["point"].x)
+assert type(copy.deepcopy(out["pair"])) is type(out["pair"])
+with open(sys.argv[2], "wb") as file:
+    pickle.dump(out["pair"], file)
+"""
+    run_python(code, path, tmp_path / "pickled")
+    read = "import pickle; print(type(pickle.load(open(sys.argv[1], 'rb'))).__name__)"
+    assert run_python(read, tmp_path / "pickled").strip() == "Pair"
+
+
+def test_without_the_class_anything_with_its_fields_will_do(tmp_path: Path) -> None:
+    case = cases()["nested"]()
+    path = tmp_path / "nested"
+    exporter.export(case.module, case.args, path=path)
+    code = """
+import types, collections, torch, loader
+module = loader.load_module(sys.argv[1])
+items, point, pair, *rest = module.example_inputs[0]
+expected = module(items, point, pair, *rest)["pair"].first
+Point = collections.namedtuple("Point", ["x", "y"])
+for given in ({"first": pair.first}, types.SimpleNamespace(first=pair.first), pair):
+    assert torch.equal(module(items, Point(*point), given, *rest)["pair"].first, expected)
+print("done")
+"""
+    assert run_python(code, path).strip() == "done"
