@@ -38,6 +38,14 @@ AllowOps = Annotated[
     list[str] | None,
     typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
 ]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="PACKAGE",
+        help="Import a package first, for the custom operators that it defines; the working directory is searched too.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -160,16 +168,21 @@ def inspect(
 
 
 @app.command()
-def verify(file: Archive, allow_ops: AllowOps = None, json: Json = False) -> None:
+def verify(file: Archive, allow_ops: AllowOps = None, imports: Imports = None, json: Json = False) -> None:
     """Check everything about an archive, and run its recorded example.
 
     Digests, structure, operators, rebuild, torch's own verifier, recorded outputs. Verified means: the file is what
     was written, and torch accepts the program. It does not mean that the model is harmless. The exit status is 1 if
     a check fails.
     """
+    from archive.cli_imports import import_all
+    from archive.reading import open_archive
     from archive.render import report_lines
     from loader import verify as verify_archive
 
+    import_all(imports or [])
+    if not json:
+        open_archive(file).close()  # what is no archive at all is an error, not a report
     report = verify_archive(file, allow_ops=allow_ops or [])
     plain = report.to_dict()
     _print(plain, json, lambda: report_lines(plain["checks"]))
@@ -191,6 +204,7 @@ def run(
         typer.Option("--save", metavar="FILE", help="Save output tensors as safetensors.", show_default=False),
     ] = None,
     allow_ops: AllowOps = None,
+    imports: Imports = None,
     json: Json = False,
 ) -> None:
     """Run an archive on its example or on other inputs.
@@ -199,18 +213,21 @@ def run(
 
     archive run model.program.safetensors -i 'x=f32[4,3,224,224]'
     """
+    from archive.cli_imports import import_all
     from archive.cli_run import run_archive
     from archive.cli_values import output_json, output_row, save_outputs
     from archive.render import columns
+    from archive.text import count_text
 
     if example and inputs:
         raise UsageError("--example and --input exclude each other", remedy="choose one")
+    import_all(imports or [])
     outputs = run_archive(
         file, None if example else inputs or [], method=method, device=device, allow_ops=allow_ops or []
     )
     if save is not None:
         count = save_outputs(save, outputs)
-        _print({"path": str(save), "tensors": count}, json, lambda: [f"{count} tensors saved in {save}"])
+        _print({"path": str(save), "tensors": count}, json, lambda: [f"{count_text(count, 'tensor')} saved in {save}"])
         return
     plain = {"outputs": [output_json(name, value) for name, value in outputs]} if json else {}
     _print(plain, json, lambda: columns(output_row(name, value) for name, value in outputs))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from schema.manifest import Port
+    from schema.manifest import Method, Port
+
+_FEW: Final = 6
 
 
 def run_archive(
@@ -39,7 +42,7 @@ def run_archive(
 
     with open_archive(path) as archive:
         described = archive.method(method)
-    given = None if inputs is None else _arguments(described.inputs, inputs, device)
+    given = None if inputs is None else _arguments(described, inputs, device)
     module = load_module(path, method=method, device=device, allow_ops=allow_ops)
     args, kwargs = ((), given) if given is not None else _example(module.example_inputs)
     try:
@@ -53,10 +56,21 @@ def run_archive(
     return list(zip(names, leaves, strict=True))
 
 
-def _arguments(ports: Sequence[Port], inputs: Sequence[str], device: str | None) -> dict[str, Any]:
+def _arguments(method: Method, inputs: Sequence[str], device: str | None) -> dict[str, Any]:
     """Arguments from the command line, and the constants that the program was captured for."""
-    constants = {port.name: port.value for port in ports if _is_constant(port)}
-    return constants | make_inputs(parse_inputs(inputs), {}, device)
+    constants = {port.name: port.value for port in method.inputs if _is_constant(port)}
+    given = constants | make_inputs(parse_inputs(inputs), {}, device)
+    missing = [port.name for port in method.inputs if _argument(port.name) not in given]
+    if missing:
+        names = ", ".join(missing[:_FEW]) + (", …" if len(missing) > _FEW else "")
+        example = ", or run the recorded example with --example" if method.example is not None else ""
+        raise UsageError(f"no value for {names}", remedy=f"give each with --input{example}")
+    return given
+
+
+def _argument(path: str) -> str:
+    """The name of the argument that a path like ``mask[0]`` begins with."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
 def _is_constant(port: Port) -> bool:

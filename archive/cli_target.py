@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from archive.cli_imports import describe, import_here
 from archive.cli_values import make_inputs
 from archive.input_specs import TensorSpec, example_sizes, parse_all
 from schema.errors import UsageError
@@ -63,13 +60,16 @@ def load_target(name: str) -> Target:
 
     value = _resolve(name)
     if callable(value) and not isinstance(value, Module):
+        _refuse_arguments(name, value)
         try:
             value = value()
-        except Exception as error:
-            raise UsageError(f"{name} failed: {_describe(error)}", remedy="call it in Python to see more") from error
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{name} failed: {describe(error)}", remedy="call it in Python to see more") from error
     target = _take_apart(name, value)
     if not isinstance(target.module, Module):
-        raise UsageError(f"{name} gives a {type(target.module).__name__}, not an nn.Module", remedy=_FORMS)
+        raise UsageError(
+            f"{name} gives an object of type {type(target.module).__name__}, not an nn.Module", remedy=_FORMS
+        )
     return target
 
 
@@ -77,11 +77,7 @@ def _resolve(name: str) -> Any:
     module_name, colon, attribute = name.partition(":")
     if not (colon and module_name and attribute):
         raise UsageError(f"{name!r} is not module:attribute", remedy="write my_package.my_module:build")
-    sys.path.insert(0, os.getcwd())
-    try:
-        value: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise UsageError(f"cannot import {module_name}: {_describe(error)}", remedy="check its name") from error
+    value = import_here(module_name)
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise UsageError(f"{module_name} has no {attribute}", remedy="check its name")
@@ -89,10 +85,25 @@ def _resolve(name: str) -> Any:
     return value
 
 
-def _describe(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+def _refuse_arguments(name: str, function: Any) -> None:
+    """Refuse a function that cannot be called without arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        message = f"{name} needs arguments {signature}{_place_of(function)}, and is called without any"
+        raise UsageError(message, remedy="give them defaults, or name a function that takes none") from error
+
+
+def _place_of(function: Any) -> str:
+    """Where a function is written, in parentheses; nothing where that is not known."""
+    try:
+        return f" ({inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]})"
+    except (TypeError, OSError):
+        return ""
 
 
 def _take_apart(name: str, value: Any) -> Target:

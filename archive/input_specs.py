@@ -26,6 +26,8 @@ _RANGE: Final = re.compile(r"([0-9]{0,18})\.\.([0-9]{0,18})")
 _WORDS: Final = {"true": True, "false": False, "none": None}
 _INPUT_FORM: Final = "write NAME=f32[2,3], NAME=3, NAME=true, NAME='\"text\"' or NAME=@FILE.safetensors:KEY"
 _DYNAMIC_FORM: Final = "write NAME, NAME=1..64, NAME=..64 or NAME=2.."
+_LEAST: Final = 2
+"""The smallest size to capture with: torch takes 0 and 1 for fixed."""
 
 
 class TensorSpec(NamedTuple):
@@ -100,6 +102,10 @@ def parse_dynamic(text: str) -> DynamicDim:
     lower, upper = (int(end) if end else None for end in match.groups())
     if upper is not None and upper < (lower or 0):
         raise UsageError(f"--dynamic {text!r} ends before it begins", remedy=_DYNAMIC_FORM)
+    if upper is not None and upper == (lower or 0):
+        raise UsageError(f"--dynamic {text!r} leaves only one size", remedy=f"write {upper} in the input itself")
+    if upper is not None and upper < _LEAST:
+        raise UsageError(f"--dynamic {text!r} has no size of {_LEAST} or more to capture with", remedy=_DYNAMIC_FORM)
     return DynamicDim(name.strip(), lower, upper)
 
 
@@ -145,10 +151,9 @@ def example_sizes(specs: Iterable[InputSpec], dims: Mapping[str, DynamicDim]) ->
     taken = {size for spec in specs if isinstance(spec.source, TensorSpec) for size in spec.source.dims}
     sizes: dict[str, int] = {}
     for name, dim in dims.items():
-        lower = max(dim.lower or 0, 2)
+        lower = max(dim.lower or 0, _LEAST)
         upper = lower + len(dims) + len(taken) if dim.upper is None else dim.upper
-        least = min(lower, upper)
-        sizes[name] = next((size for size in range(lower, upper + 1) if size not in taken), least)
+        sizes[name] = next((size for size in range(lower, upper + 1) if size not in taken), lower)
         taken.add(sizes[name])
     return sizes
 

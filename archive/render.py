@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archive.text import bytes_text, printable, seconds_text, tensor_text
+from archive.text import bytes_text, count_text, printable, seconds_text, tensor_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,8 +36,7 @@ def summary_lines(summary: Summary) -> Iterator[str]:
         yield ""
         yield from _method_lines(method)
     yield ""
-    yield "modules"
-    yield from columns(_module_rows(summary.modules), _PAGE)
+    yield from columns([("modules", "elements", "bytes"), *_module_rows(summary.modules)])
     for names in summary.shared:
         yield printable(f"shared memory: {', '.join(names)}")
 
@@ -48,13 +47,13 @@ def _parameters(summary: Summary) -> str:
         return "none"
     share = "all" if trainable == everything else f"{trainable.elements:,}"
     size = bytes_text(everything.nbytes)
-    return f"{everything.elements:,} in {everything.tensors} tensors, {size}; {share} trainable"
+    return f"{everything.elements:,} in {count_text(everything.tensors, 'tensor')}, {size}; {share} trainable"
 
 
 def _method_lines(method: Method) -> Iterator[str]:
     recorded = {(True, False): ", example inputs", (True, True): ", example inputs and outputs"}
     extra = recorded.get((method.example, method.expected), "")
-    yield f"method {printable(method.name)}: {method.nodes} nodes, {len(method.operators)} operators{extra}"
+    yield f"method {printable(method.name)}: {_size(method)}{extra}"
     for title, ports in (("inputs", method.inputs), ("outputs", method.outputs)):
         yield f"{_PAGE}{title}"
         yield from columns(map(_port_row, ports), _PAGE * 2)
@@ -66,6 +65,10 @@ def _method_lines(method: Method) -> Iterator[str]:
         yield printable(f"{_PAGE}types: {', '.join(method.types)}")
     sections = ", ".join(f"{section.name} {bytes_text(section.nbytes)}" for section in method.sections)
     yield f"{_PAGE}sections: {sections}"
+
+
+def _size(method: Method) -> str:
+    return f"{count_text(method.nodes, 'node')}, {count_text(len(method.operators), 'operator')}"
 
 
 def _port_row(port: Port) -> tuple[str, str, str]:
@@ -87,7 +90,7 @@ def _range(lower: int | None, upper: int | None) -> str:
 
 def _module_rows(modules: Mapping[str, Amount]) -> Iterator[tuple[str, str, str]]:
     for path, amount in modules.items():
-        depth = path.count(".") + 1 if path else 0
+        depth = path.count(".") + 2 if path else 1
         yield _PAGE * depth + (path or "all"), f"{amount.elements:,}", bytes_text(amount.nbytes)
 
 
@@ -115,7 +118,7 @@ def export_lines(summary: Summary, stages: Mapping[str, float]) -> Iterator[str]
     """What ``archive export`` says when it has written an archive."""
     yield f"{printable(summary.path)}: {bytes_text(summary.nbytes)}"
     for method in summary.methods:
-        yield f"captured {method.name}: {method.nodes} nodes, {len(method.operators)} operators"
+        yield f"captured {method.name}: {_size(method)}"
         for title, ports in (("in", method.inputs), ("out", method.outputs)):
             yield from columns(((title, *_port_row(port)) for port in ports), _PAGE)
     yield f"parameters: {_parameters(summary)}"

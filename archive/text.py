@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def count_text(number: int, noun: str) -> str:
+    """So many of something: ``1 node``, ``2,000 nodes``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def bytes_text(nbytes: int) -> str:
     """A size in bytes, in the unit that keeps it under 1,000."""
     size, unit = float(nbytes), 0

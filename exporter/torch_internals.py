@@ -41,6 +41,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
 from torch._subclasses.fake_tensor import unset_fake_temporarily as _unset_fake_temporarily
@@ -78,6 +79,7 @@ __all__ = [
     "BACKENDS_THAT_DECOMPOSE",
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
+    "FAKE_TENSOR_LOGGER",
     "NODES_CARRY_CUSTOM",
     "SCALAR_TENSOR_INDEXES_SELECT",
     "SET_GRAD_ENABLED",
@@ -125,6 +127,7 @@ __all__ = [
     "TrainingIRVerifier",
     "TreeSerializer",
     "TreeSpec",
+    "UnsupportedFakeTensorException",
     "UnsupportedOperatorException",
     "ValueRangeError",
     "ValueRanges",
@@ -215,6 +218,9 @@ BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
 )
 """Backends whose composite operators choose another kernel, and so another graph, when they are on."""
 
+FAKE_TENSOR_LOGGER = FakeTensorMode.__module__
+"""Where torch logs what goes wrong in an operator's rule for shapes, before it raises it."""
+
 
 def collective_remaps() -> tuple[dict[Any, Any], dict[Any, str]]:
     """Return the functional collective for each eager one, and the name of each reduce operation.
@@ -268,11 +274,17 @@ def backed_hints(shape_env: ShapeEnv) -> dict[Any, Any]:
     return dict(shape_env.backed_var_to_val if hasattr(shape_env, "backed_var_to_val") else shape_env.var_to_val)
 
 
+def _root_label(sources: list[Source]) -> str:
+    """The name of the root of a derived dimension, which is no size of an input itself."""
+    root = sources[0] if sources else None
+    return root.name if isinstance(root, ConstantSource) and root.name.isidentifier() else ""
+
+
 def user_labels(shape_env: ShapeEnv) -> dict[Any, str]:
     """What the user called the symbols of a shape environment: the names of ``Dim``, but for derived ones."""
     names = {name: label for name, label in shape_env.source_name_to_debug_name.items() if label.isidentifier()}
     labels = {
-        symbol: next((names[source.name] for source in sources if source.name in names), "")
+        symbol: next((names[source.name] for source in sources if source.name in names), "") or _root_label(sources)
         for symbol, sources in shape_env.var_to_sources.items()
     }
     return {symbol: label for symbol, label in labels.items() if label}

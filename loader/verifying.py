@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from archive.reading import ArchiveFile, open_archive
+from archive.text import count_text
 from loader.devices import Target
 from loader.integrity import check_digests
 from loader.module import build_module
@@ -101,12 +102,12 @@ def _check_method(
         (
             "documents",
             lambda: [archive.section(name, row.name, _SECTIONS[row.name]) for row in method.sections],
-            lambda sections: f"{len(sections)} sections",
+            lambda sections: count_text(len(sections), "section"),
         ),
         (
             "operators",
             lambda: [operators.resolve(use.name, (name, "operators")) for use in method.operators],
-            lambda found: f"{len(found)} operators, all known here",
+            lambda found: f"{count_text(len(found), 'operator')}, all known here",
         ),
         ("rebuild, torch's verifier", lambda: _rebuild(opening()), str),
     ]
@@ -131,7 +132,8 @@ def _check(checks: list[Check], name: str, act: Callable[[], Any], describe: Cal
 def _describe_archive(archive: ArchiveFile) -> str:
     manifest = archive.manifest
     version = ".".join(map(str, manifest.format))
-    return f"format {version}, {len(manifest.methods)} methods, {len(manifest.tensors)} tensors"
+    methods, tensors = count_text(len(manifest.methods), "method"), count_text(len(manifest.tensors), "tensor")
+    return f"format {version}, {methods}, {tensors}"
 
 
 def _rebuild(opening: AbstractContextManager[OpenMethod]) -> str:
@@ -140,7 +142,7 @@ def _rebuild(opening: AbstractContextManager[OpenMethod]) -> str:
         program = rebuild_program(opened, debug=debug)  # the constructor runs the verifier
         build_module(opened)
     verifiers = ", ".join(verifier.__name__ for verifier in program.verifiers)
-    return f"{len(program.graph.nodes)} nodes, accepted by {verifiers}"
+    return f"{count_text(len(program.graph.nodes), 'node')}, accepted by {verifiers}"
 
 
 def _run_example(opening: AbstractContextManager[OpenMethod]) -> str:

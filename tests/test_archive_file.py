@@ -389,7 +389,10 @@ class TestStructure:
             {"dtype": "uint8", "shape": [24]},
             {"shape": [], "offset": 5},
         ):
-            with open_archive(write(tmp_path / "x", encode(with_tensor(**changes)))):
+            manifest = make_manifest()
+            view = replace(manifest.tensors[2], name="view", **changes)
+            changed = replace(manifest, tensors=[*manifest.tensors, view])
+            with open_archive(write(tmp_path / "x", encode(changed))):
                 pass
 
     def test_a_required_section_is_missed(self, tmp_path: Path) -> None:

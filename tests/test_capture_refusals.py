@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import pickle
 from typing import Any
 
@@ -93,6 +95,11 @@ def test_arguments_have_to_be_a_tuple():
         capture(xy(lambda x, y: x), [ones(2)])  # type: ignore[arg-type]
 
 
+def test_keyword_arguments_have_to_be_a_mapping():
+    with pytest.raises(CaptureError, match="kwargs is of type list, not a mapping"):
+        capture(xy(lambda x, y: x), (ones(2),), [1])  # type: ignore[arg-type]
+
+
 def test_strict_is_not_available_yet():
     with pytest.raises(CaptureError, match="not available yet") as caught:
         capture(xy(lambda x, y: x), (ones(2),), strict=True)
@@ -110,13 +117,14 @@ class _Unknown:
 IN_THE_MODULE: dict[str, tuple[Any, tuple[Any, ...], Any, str, str]] = {
     "a branch on a value": (lambda x, y: x if x.sum() > 0 else -x, (ones(2),), None, "trace", "known only at run time"),
     "a branch on an item": (
-        lambda x, y: x if y.item() > 0 else -x, (ones(2), torch.ones(()).long()), None, "trace", "u0 > 0"),
+        lambda x, y: x if y.item() > 0 else -x, (ones(2), torch.ones(()).long()), None, "trace", "x if y.item() > 0"),
     "a loop over a value": (lambda x, y: [x for _ in range(y)], (ones(2), torch.tensor(3)), None, "trace", "run time"),
     "shapes that do not fit": (lambda x, y: x @ y, (ones(2, 3), ones(2, 3)), None, "trace", "RuntimeError"),
     "an error of the user's": (raises, (ones(2),), None, "trace", "ValueError: of my own"),
     "a typing error": (_typo, (ones(2),), None, "trace", "AttributeError"),
     "numpy": (lambda x, y: torch.from_numpy(x.numpy()), (ones(2),), None, "trace", "raised"),
-    "an unknown output": (lambda x, y: {"a": _Unknown()}, (ones(2),), None, "trace", "returns a _Unknown"),
+    "an unknown output": (lambda x, y: {"a": _Unknown()}, (ones(2),), None, "trace", "type _Unknown, which no"),
+    "the number nan": (lambda x, y: (x, float("nan")), (ones(2),), None, "trace", "returns the number nan"),
     "a size that is fixed": (
         lambda x, y: x.reshape(4), (ones(4),), {"x": {0: Dim("n")}}, "solve", "not hold for all the sizes"
     ),
@@ -150,6 +158,69 @@ def test_the_remedy_repeats_the_fix_that_torch_suggests():
     assert "n = Dim('n', max=6)" in error.remedy
 
 
+@pytest.mark.parametrize(
+    ("dim", "name"), [(Dim("batch"), "batch (x.shape[0])"), (Dim.DYNAMIC, "x.shape[0]")], ids=["named", "unnamed"]
+)
+def test_a_size_that_the_module_fixes_is_told_with_its_place(dim, name):
+    error = refused(xy(lambda x, y: x.reshape(4, 2)), ones(4, 2), shapes={"x": {0: dim}})
+    assert error.message.endswith(f"it fixes {name} to 4")
+    assert error.loc[0].startswith("test_capture_refusals.py:")
+    assert "give the number" in error.remedy
+
+
+def test_sizes_are_told_by_the_names_of_the_user():
+    shapes = {"x": {0: Dim("left")}, "y": {0: Dim.DYNAMIC}}
+    error = refused(xy(lambda x, y: torch.cat([x, y], 1)), ones(4, 2), ones(5, 2), shapes=shapes)
+    assert "Expected left in dimension 0 but got y.shape[0]" in error.message
+    assert "does not hold for all the sizes" in error.remedy
+
+
+def test_a_relation_of_sizes_is_told_in_python():
+    error = refused(xy(lambda x, y: x + y[1:]), ones(4), ones(5), shapes={"x": {0: Dim("a")}, "y": {0: Dim("b")}})
+    assert "b = y.shape[0] must always be related to the values of a = x.shape[0] by b = a + 1" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor.*deprecated")
+@pytest.mark.parametrize("as_input", [True, False])
+def test_a_quantized_tensor_is_named(as_input):
+    tensor = torch.quantize_per_tensor(ones(2), 0.1, 0, torch.qint8)
+    inner = Module(lambda self, x: x, buffers={} if as_input else {"table": (tensor, True)})
+    error = refused(torch.nn.Sequential(inner), tensor if as_input else ones(2))
+    assert "a quantized tensor cannot be captured" in error.message
+    assert error.loc == ("input" if as_input else "0.table",)
+
+
+def test_the_remedy_fits_the_type_that_is_not_supported():
+    @dataclasses.dataclass
+    class Record:
+        x: Any
+
+    transformers = pytest.importorskip("transformers")
+    remedies = [
+        (transformers.DynamicCache(), "register_dynamic_cache_export_support()"),
+        (Record(1), "register Record with torch.export.register_dataclass"),
+        (_Unknown(), "register _Unknown with torch.utils._pytree.register_pytree_node"),
+    ]
+    for value, remedy in remedies:
+        assert remedy in refused(xy(lambda x, y: x), value).remedy
+        assert remedy in refused(xy(lambda x, y, value=value: value), ones(2)).remedy
+
+
+def test_torch_does_not_log_the_error_that_is_raised():
+    seen: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = seen.append
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addHandler(handler)
+    try:
+        refused(torch.nn.Linear(3, 2), ones(1, 2))
+        assert seen == []
+        logger.error("my own, afterwards")
+        assert len(seen) == 1
+    finally:
+        logger.removeHandler(handler)
+
+
 def test_a_decision_by_a_value_is_told_in_the_names_of_the_user():
     def decide(x, y):
         count = y.item()
@@ -163,7 +234,8 @@ def test_a_decision_by_a_value_is_told_in_the_names_of_the_user():
 def test_the_place_is_the_innermost_module_and_the_users_line():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(3, 3)))
     error = refused(model, ones(1, 2))
-    assert error.loc[0] == "1.1"
+    assert error.loc[0].startswith("1.1, ")
+    assert "(at 1.1, linear.py:" in str(error)
 
 
 def test_a_capture_error_can_be_pickled():

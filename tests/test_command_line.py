@@ -47,6 +47,10 @@ SOURCE = """
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
+    class Pair(torch.nn.Module):
+        def forward(self, both, flag=True):
+            return both["left"] + both["right"]
+
     x = torch.ones(2, 3)
     instance = Affine()
     number = 3
@@ -58,8 +62,36 @@ SOURCE = """
     wrong_dict = lambda: {"module": Affine(), "arguments": (x,)}
     no_tuple = lambda: (Affine(), x)
 
+    pair = lambda: (Pair(), ({"left": x, "right": x},))
+
     def failing():
         raise OSError("no weights here")
+
+    def leaving():
+        raise SystemExit(5)
+
+    def sized(width, *, depth=2):
+        return Affine()
+
+    class Sized(Affine):
+        def __init__(self, width):
+            super().__init__()
+"""
+
+OPERATORS = """
+    import torch
+
+    @torch.library.custom_op("doubling::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    double.register_fake(torch.empty_like)
+
+    class Doubling(torch.nn.Module):
+        def forward(self, x):
+            return torch.ops.doubling.double(x)
+
+    build = lambda: (Doubling(), (torch.ones(2),))
 """
 
 
@@ -176,6 +208,21 @@ class TestMainJob:
         archive("export", "models:with_args", "-o", "m.safetensors")
         assert "f32[2, 2]   3, 3, 3, 3" in archive("run", "m.safetensors", "--example").out
 
+    def test_custom_operators_are_imported_and_admitted(self, archive, folder: Path) -> None:
+        (folder / "doubling.py").write_text(textwrap.dedent(OPERATORS))
+        assert archive("export", "doubling:build", "-o", "m.safetensors", "--record-outputs").code == 0
+        code = "from archive.cli import main; main()"
+
+        def fresh(*arguments: str) -> subprocess.CompletedProcess[str]:
+            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+            command = [sys.executable, "-c", code, *arguments]
+            return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+        assert fresh("run", "m.safetensors", "--example").returncode == 1
+        allowed = ("--allow-ops", "doubling", "--import", "doubling")
+        assert "2, 2" in fresh("run", "m.safetensors", "--example", *allowed).stdout
+        assert "outputs equal bit for bit" in fresh("verify", "m.safetensors", *allowed).stdout
+
     def test_version(self, archive) -> None:
         assert archive("--version").out.startswith("program-archive ")
 
@@ -223,8 +270,11 @@ class TestTargets:
             ("models", "'models' is not module:attribute"),
             ("absent_module:x", "cannot import absent_module: ModuleNotFoundError"),
             ("models:absent", "models has no absent"),
-            ("models:number", "gives a int, not an nn.Module"),
+            ("models:number", "gives an object of type int, not an nn.Module"),
             ("models:failing", r"models:failing failed: OSError: no weights here \(.*models.py:\d+\)"),
+            ("models:leaving", r"models:leaving failed: SystemExit: 5 \(.*models.py:\d+\)"),
+            ("models:sized", r"needs arguments \(width, \*, depth=2\) \(.*models.py:\d+\), and is called without any"),
+            ("models:Sized", r"needs arguments \(width\) \(.*models.py:\d+\).*; give them defaults"),
             ("models:wrong_dict", "unknown keys \\['arguments'\\]"),
             ("models:no_tuple", r"args that are no tuple; write \(module, \(x,\)\)"),
             ("models:Affine", r"brings no inputs for forward\(x, .*; describe them: --input"),
@@ -249,10 +299,18 @@ class TestBadInput:
             (["inspect", "models.py"], 1, "error: not a program archive: "),
             (["inspect", "."], 1, "error: cannot read .: it is a folder"),
             (["run", "absent", "--example"], 1, "error: cannot read absent"),
+            (["run", "absent", "--import", "nothing"], 2, "error: cannot import nothing: ModuleNotFoundError"),
+            (["verify", "absent"], 1, "error: cannot read absent"),
+            (["verify", "models.py"], 1, "error: not a program archive: "),
+            (
+                ["export", "models:Affine", "-o", "m", "-i", "x=f32[b,3]", "-d", "b=1..1"],
+                2,
+                "error: --dynamic 'b=1..1'",
+            ),
             (["export", "models:branching", "-o", "m"], 1, "error: "),
             (["export", "models:with_args", "-o", "absent/m"], 1, "error: cannot write absent/m"),
             (["export", "models:with_args", "-o", "."], 1, "error: cannot write"),
-            (["export", "models:number", "-o", "m"], 2, "error: models:number gives a int"),
+            (["export", "models:number", "-o", "m"], 2, "error: models:number gives an object of type int"),
             (["export", "models:with_args"], 2, "'--output'"),
             (["frobnicate"], 2, "No such command"),
             (["inspect"], 2, "Missing argument"),
@@ -278,7 +336,7 @@ class TestBadInput:
             (["-i", "x=@absent:k"], 1, "cannot read absent"),
             (["-i", "x=f32[4,3]", "--method", "decode"], 2, "no method 'decode'; it has: forward"),
             (["-i", "x=f32[4,3]", "--example"], 2, "exclude each other"),
-            ([], 1, "missing argument x"),
+            ([], 2, "no value for x; give each with --input, or run the recorded example with --example"),
         ],
     )
     def test_inputs_that_do_not_fit_the_program(
@@ -294,8 +352,11 @@ class TestBadInput:
         assert "truncated: 100 bytes are missing" in archive("inspect", model).err
         assert "truncated: 100 bytes are missing" in archive("run", model, "--example").err
         done = archive("verify", model)
-        assert done.code == 1
-        assert done.out.startswith("FAILED")
+        assert (done.code, done.out) == (1, "")
+        assert "truncated: 100 bytes are missing" in done.err
+        done = archive("verify", model, "--json")
+        assert (done.code, done.err) == (1, "")
+        assert json.loads(done.out)["ok"] is False
 
     def test_verify_fails_for_weights_that_changed(self, archive, model: str) -> None:
         from archive.reading import open_archive
@@ -313,6 +374,14 @@ class TestBadInput:
         program = torch.export.export(torch.nn.Linear(3, 2), (torch.ones(1, 3),))
         exporter.save(program, "m.safetensors", examples=False)
         assert "holds no example inputs; describe them with --input" in archive("run", "m.safetensors", "--example").err
+
+    def test_inputs_that_only_the_example_can_give_are_named(self, archive) -> None:
+        archive("export", "models:pair", "-o", "m.safetensors")
+        assert "no value for both['left'], both['right']; give each" in archive("run", "m.safetensors").err
+
+    def test_one_byte_that_is_missing_is_one(self, archive, model: str) -> None:
+        os.truncate(model, os.path.getsize(model) - 1)
+        assert "truncated: 1 byte is missing" in archive("inspect", model).err
 
     def test_names_in_an_error_cannot_steer_the_terminal(self, archive) -> None:
         assert "\x1b" not in archive("inspect", "a\x1b[2J").err

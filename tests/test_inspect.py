@@ -23,7 +23,7 @@ from archive.input_specs import (
     parse_input,
 )
 from archive.render import columns, operator_lines, summary_lines, tensor_lines
-from archive.text import bytes_text, expression_texts, literal_text, printable, seconds_text
+from archive.text import bytes_text, count_text, expression_texts, literal_text, printable, seconds_text
 from archive.writing import Blob, bytes_blob, digest, write_archive
 from schema import literals
 from schema.calls import Calls
@@ -185,9 +185,9 @@ def write(path: Path, graph: ProgramGraph = GRAPH, constraints: Constraints = CO
         "calls": Calls(entries=[]),
     }
     sections = [bytes_blob(section_name("forward", name), compress(encode(each))) for name, each in documents.items()]
+    shapes = {each.name: tuple(each.shape) for each in TENSORS}
     blobs = [
-        Blob(name, code, (size // (2 if code == "BF16" else 4),), *bytes_blob(name, bytes(size))[3:])
-        for name, (code, size) in STORED.items()
+        Blob(name, code, shapes[name], *bytes_blob(name, bytes(size))[3:]) for name, (code, size) in STORED.items()
     ]
     method = Method(
         name="forward",
@@ -290,11 +290,13 @@ class TestSummary:
             "x     f32[batch, 3]  batch in 1..64",
             "n     int s0         s0 in 2..",
             "mask  always None",
+            "13 nodes, 2 operators",
             "output.logits  f32[2*batch, 10]",
             "types: transformers.Output",
             "shared memory: encoder.layer.weight, decoder.weight",
         ):
             assert part in text
+        assert ["modules", "elements", "bytes"] in [line.split() for line in text.splitlines()]
 
     def test_operators_come_most_frequent_first(self, path: Path) -> None:
         lines = list(operator_lines(archive.inspect(path).methods[0]))
@@ -315,10 +317,10 @@ class TestGraphText:
         [
             ({"graphs": []}, "place 0 in a table of 0"),
             ({"targets": []}, "place 0 in a table of 0"),
-            ({"values": [TupleValue([0])]}, "place 0 in a table of 0"),
-            ({"values": [LiteralValue(-1)]}, "place -1 in a table of 6"),
+            ({"values": [TupleValue([0])]}, "value 0 of 0"),
+            ({"values": [LiteralValue(-1)]}, "literal -1 of 6"),
             ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[-1])])]}, "place -1 in a table of 0"),
-            ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[99])])]}, "place 99 in a table of 6"),
+            ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[99])])]}, "literal 99 of 6"),
             ({"graphs": [Graph(nodes=[Node(target=GET_ATTR, name="a", args=[])])]}, "one name is due"),
             ({"graphs": [Graph(nodes=[], subgraphs=[Subgraph("g", 7)])]}, "place 7 in a table of 1"),
         ],
@@ -338,8 +340,8 @@ class TestGraphText:
         assert opened == ["forward(", "a(", "b("]
 
     def test_values_that_double_at_every_step_stay_short(self, tmp_path: Path) -> None:
-        doubling = [GRAPH.values[0], *(TupleValue([place, place]) for place in range(60))]
-        nodes = [Node(target=PLACEHOLDER, name="x", args=[], value=60), Node(target=OUTPUT, name="output", args=[-1])]
+        doubling = [GRAPH.values[0], *(TupleValue([place, place]) for place in range(20))]
+        nodes = [Node(target=PLACEHOLDER, name="x", args=[], value=20), Node(target=OUTPUT, name="output", args=[-1])]
         path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, values=doubling, graphs=[Graph(nodes=nodes)]))
         with archive.open_archive(path) as file:
             assert max(map(len, graph_lines(file, "forward"))) < 10_000
@@ -404,6 +406,9 @@ class TestText:
     def test_sizes_and_times_in_fitting_units(self) -> None:
         assert [bytes_text(size) for size in (0, 999, 1000, 2_469_869_017)] == ["0 B", "999 B", "1 kB", "2.47 GB"]
         assert [seconds_text(seconds) for seconds in (0.0012, 2.34)] == ["1 ms", "2.3 s"]
+
+    def test_one_of_something_is_not_several(self) -> None:
+        assert [count_text(number, "node") for number in (0, 1, 2000)] == ["0 nodes", "1 node", "2,000 nodes"]
 
     def test_names_cannot_steer_a_terminal(self) -> None:
         assert printable("a\x1b[2J\nb\u202e é") == "a\\x1b[2J\\nb\\u202e é"
@@ -470,9 +475,14 @@ class TestInputSpecs:
     def test_dynamic_dimensions(self, text: str, dim: DynamicDim) -> None:
         assert parse_dynamic(text) == dim
 
-    @pytest.mark.parametrize("text", ["", "1..2", "b=", "b=1", "b=1...2", "b=-1..2", "b=4..2", "b=a..b"])
+    @pytest.mark.parametrize("text", ["", "1..2", "b=", "b=1", "b=1...2", "b=-1..2", "b=4..2", "b=a..b", "b=0..1"])
     def test_dynamic_dimensions_that_are_wrong(self, text: str) -> None:
         with pytest.raises(UsageError, match="--dynamic"):
+            parse_dynamic(text)
+
+    @pytest.mark.parametrize("text", ["b=0..0", "b=..0", "b=1..1", "b=7..7"])
+    def test_a_range_of_one_size_is_written_as_a_number(self, text: str) -> None:
+        with pytest.raises(UsageError, match=f"leaves only one size; write {text[-1]} in the input itself"):
             parse_dynamic(text)
 
     def test_names_must_fit_together(self) -> None:
@@ -485,8 +495,8 @@ class TestInputSpecs:
 
     def test_example_sizes_are_in_range_and_differ(self) -> None:
         specs, dims = parse_all(
-            ["x=f32[batch,3,seq]", "y=f32[one,few,huge]"],
-            ["batch=1..64", "seq", "one=1..1", "few=2..3", "huge=1000.."],
+            ["x=f32[batch,3,seq]", "y=f32[two,few,huge]"],
+            ["batch=1..64", "seq", "two=1..2", "few=2..3", "huge=1000.."],
         )
         sizes = example_sizes(specs, dims)
-        assert sizes == {"batch": 2, "seq": 4, "one": 1, "few": 2, "huge": 1000}
+        assert sizes == {"batch": 2, "seq": 4, "two": 2, "few": 2, "huge": 1000}

@@ -15,6 +15,7 @@ import torch
 from exporter.capture import shapes
 from exporter.capture.artifacts import Bound, KeyPath, Leaf, Request
 from exporter.capture.paths import loc_of, source_of
+from exporter.capture.registration import how_to_register
 from exporter.capture.sizes import check_sizes
 from exporter.torch_internals import FakeTensor, LocalSource, Source, is_functorch_wrapped, pytree
 from schema.errors import CaptureError
@@ -63,7 +64,7 @@ def bind(request: Request) -> Bound:
 def _check_module(module: torch.nn.Module) -> None:
     if not isinstance(module, torch.nn.Module):
         raise CaptureError(
-            f"only a torch.nn.Module can be captured, not a {type(module).__name__}",
+            f"only a torch.nn.Module can be captured, not an object of type {type(module).__name__}",
             remedy="put the function into the forward of a torch.nn.Module",
         )
     if isinstance(module, torch.jit.ScriptModule):
@@ -160,6 +161,5 @@ def _leaf(value: Any, spec: Any, path: KeyPath, source: Source) -> Leaf:
     raise CaptureError(
         f"an input of type {type(value).__name__} is not supported",
         loc=loc_of(path),
-        remedy="pass tensors, numbers, strings, None and containers of them; register a dataclass with "
-        "torch.export.register_dataclass",
+        remedy=how_to_register(type(value)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from typing import Any
 
 import torch
 
+from exporter.capture.places import running_users_frame
 from exporter.torch_internals import (
     BACKENDS_THAT_DECOMPOSE,
+    FAKE_TENSOR_LOGGER,
     FakeTensorMode,
     TracingContext,
     compiler_flags,
@@ -49,6 +52,8 @@ def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
         _exporting(),
         enable_python_dispatcher(),
         _grad_mode_kept(),
+        _errors_not_logged(),
+        _guards_at_users_lines(mode.shape_env),
     ):
         yield
 
@@ -81,6 +86,31 @@ def _grad_mode_kept() -> Iterator[None]:
         yield
     finally:
         torch.set_grad_enabled(before)
+
+
+@contextmanager
+def _errors_not_logged() -> Iterator[None]:
+    """Torch logs a traceback of the very error that it raises next, and that a capture tells in one line."""
+
+    def below_error(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    logger = logging.getLogger(FAKE_TENSOR_LOGGER)
+    logger.addFilter(below_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(below_error)
+
+
+@contextmanager
+def _guards_at_users_lines(shape_env: Any) -> Iterator[None]:
+    """Let the shape environment note the user's line for what it decides, and not the one inside torch."""
+    shape_env._get_user_frame = running_users_frame
+    try:
+        yield
+    finally:
+        del shape_env._get_user_frame
 
 
 @contextmanager

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import linecache
 import re
-import traceback
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import torch
 
+from exporter.capture.artifacts import Symbolic
+from exporter.capture.places import place_of, place_of_fixing, users_frame_of
+from exporter.capture.wording import (
+    dimension_in_words,
+    has_unnamed,
+    in_words,
+    locals_in_words,
+    sources_in_words,
+    symbols_of,
+    words_of,
+)
 from exporter.torch_internals import (
     ConstraintViolationError,
     DataDependentOutputException,
@@ -21,55 +30,38 @@ from exporter.torch_internals import (
 )
 from schema.errors import CaptureError, Loc
 
-_TORCH = os.path.dirname(str(torch.__file__)) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
-
 Explanation = tuple[str, str]
 """What is wrong, and what to do."""
 
+_TOO_WIDE = "the module does not hold for all the sizes that dynamic_shapes admits"
+_FIXED = re.compile(r"You marked (.+?) as dynamic but your code specialized it to be a constant \((.+?)\)\.")
 
-def explain(error: Exception, stage: str, module: torch.nn.Module) -> CaptureError:
+
+def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Symbolic | None) -> CaptureError:
     """Return the error to raise instead of one that escaped from a stage.
 
     Args:
         error: What was raised: by the user's module, or by torch.
         stage: The stage that was running.
         module: The user's module.
+        symbolic: The inputs as symbols; None before there are any.
 
     Returns:
         An error with the place in the user's code; the caller chains it to the original.
     """
     describe = next((how for kind, how in _EXPLANATIONS if isinstance(error, kind)), None)
-    message, remedy = describe(error) if describe else _unforeseen(error, stage)
-    return CaptureError(message, loc=_place(error, module), remedy=remedy, stage=stage)
+    message, remedy = describe(error, symbolic) if describe else _unforeseen(error, stage, symbolic)
+    loc = place_of(error, module) or _place_of_fixing(error, symbolic)
+    return CaptureError(message, loc=loc, remedy=remedy, stage=stage)
 
 
-def source_line_of(stack_trace: str | None) -> Loc:
-    """Return the innermost line of a node's stack trace."""
-    lines = re.findall(r'File "(.*)", line (\d+), in', stack_trace or "")
-    return (f"{os.path.basename(lines[-1][0])}:{lines[-1][1]}",) if lines else ()
-
-
-def _place(error: Exception, module: torch.nn.Module) -> Loc:
-    """Return the innermost module that was running, and the innermost line of the user's."""
-    names = {id(vars(owner)): name for name, owner in reversed(list(module.named_modules()))}
-    inside = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if frame.f_code.co_name == "forward" and isinstance(owner, torch.nn.Module):
-            inside = names.get(id(owner.__dict__), inside)
-    users, line = _users_frame(error)
-    where = f"{os.path.basename(users.f_code.co_filename)}:{line}" if users else ""
-    return tuple(part for part in (inside, where) if part)
-
-
-def _users_frame(error: Exception) -> tuple[FrameType | None, int]:
-    """Return the innermost frame that is neither torch's nor ours, or else the innermost ``forward``, and its line."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    users = [at for at in frames if not at[0].f_code.co_filename.startswith((_TORCH, _OURS, "<"))]
-    forwards = [at for at in frames if at[0].f_code.co_name == "forward"]
-    chosen = users or forwards
-    return chosen[-1] if chosen else (None, 0)
+def _place_of_fixing(error: Exception, symbolic: Symbolic | None) -> Loc:
+    """Return the line of the user's that fixed the size of which torch complains first."""
+    fixed = _FIXED.search(str(error))
+    if symbolic is None or fixed is None:
+        return ()
+    places = (place_of_fixing(symbol, symbolic.shape_env) for symbol in symbols_of(fixed[1], symbolic))
+    return next(filter(None, places), ())
 
 
 def _first_line(error: Exception) -> str:
@@ -77,10 +69,17 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _data_dependent(error: Any) -> Explanation:
-    frame, _ = _users_frame(error)
-    words = _names_of_symbols(frame.f_locals if frame else {})
-    condition, opposite = (_in_words(cond, words) for cond in (error.cond, getattr(error.cond, "negated", None)))
+def _data_dependent(error: Any, symbolic: Symbolic | None) -> Explanation:
+    frame, line = users_frame_of(error)
+    words = words_of(symbolic) | locals_in_words(frame.f_locals if frame else {})
+    condition, opposite = (_relation(each) for each in (error.cond, getattr(error.cond, "negated", None)))
+    if has_unnamed(condition, words):
+        code = linecache.getline(frame.f_code.co_filename, line).strip() if frame else ""
+        return (
+            f"the module decides by a value of a tensor, known only at run time{f': `{code}`' if code else ''}",
+            "branch with torch.cond, choose with torch.where, or keep the value in a tensor",
+        )
+    condition, opposite = in_words(condition, words), in_words(opposite, words)
     checks = f": torch._check({condition}) or torch._check({opposite})" if opposite else ""
     return (
         f"the module decides by a value that is known only at run time: {condition}",
@@ -88,36 +87,21 @@ def _data_dependent(error: Any) -> Explanation:
     )
 
 
-def _in_words(condition: Any, words: dict[str, str]) -> str:
-    """Write a condition with the user's names for its symbols."""
+def _relation(condition: Any) -> str:
     if condition is None:
         return ""
     relation = getattr(condition, "rel_op", None)
-    text = f"{condition.lhs} {relation} {condition.rhs}" if relation else str(condition)
-    return re.sub(r"\b[a-z]+\d+\b", lambda found: words.get(found[0], found[0]), text)
+    return f"{condition.lhs} {relation} {condition.rhs}" if relation else str(condition)
 
 
-def _names_of_symbols(variables: dict[str, Any]) -> dict[str, str]:
-    words: dict[str, str] = {}
-    for name, value in variables.items():
-        if isinstance(value, torch.SymInt | torch.SymFloat):
-            words[str(value.node.expr)] = name
-        elif isinstance(value, torch.Tensor):
-            sizes: tuple[Any, ...] = tuple(value.shape)
-            for index, size in enumerate(sizes):
-                if isinstance(size, torch.SymInt):
-                    words.setdefault(str(size.node.expr), f"{name}.shape[{index}]")
-    return words
-
-
-def _value_needed(error: Any) -> Explanation:
+def _value_needed(error: Any, _: Symbolic | None) -> Explanation:
     return (
         f"the module needs the value of a tensor while it is traced, through {_operator(error)}",
         "branch with torch.cond, choose with torch.where, or keep the value in a tensor",
     )
 
 
-def _unsupported(error: Any) -> Explanation:
+def _unsupported(error: Any, _: Symbolic | None) -> Explanation:
     return (
         f"{_operator(error)} cannot be traced: it has no rule for shapes",
         "register one with torch.library.register_fake, or replace the operator",
@@ -128,26 +112,37 @@ def _operator(error: Any) -> str:
     return str(getattr(error, "func", None) or _first_line(error))
 
 
-def _constraint(error: Exception) -> Explanation:
+def _constraint(error: Exception, symbolic: Symbolic | None) -> Explanation:
     text = str(error)
+    if fixed := _FIXED.findall(text):
+        what = " and ".join(f"{dimension_in_words(name, symbolic)} to {value}" for name, value in fixed)
+        return (
+            f"{_TOO_WIDE}: it fixes {what}",
+            "give the number in dynamic_shapes, use Dim.AUTO there, or let the module hold for other sizes",
+        )
     fixes = [line.strip() for line in text.partition("Suggested fixes:")[2].splitlines() if line.strip()]
     reasons = re.findall(r"^\s*- (.*)$", text, flags=re.MULTILINE)
-    reason = reasons[0].rstrip(".") if reasons else _first_line(error)
+    reason = sources_in_words(reasons[0].rstrip(".") if reasons else _first_line(error))
     remedy = f"specify {', '.join(fixes)}" if fixes else "use Dim.AUTO and let the module decide"
-    return f"the module does not hold for all the sizes that dynamic_shapes admits: {reason}", remedy
+    return f"{_TOO_WIDE}: {reason.replace('the generated guard', 'what the module asks:')}", remedy
 
 
-def _unforeseen(error: Exception, stage: str) -> Explanation:
-    what = f"{type(error).__name__}: {_first_line(error)}"
-    if stage == "trace":
-        remedy = (
-            "call the module with the same arguments; if that works, this line uses something that cannot be traced"
+def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Explanation:
+    first = _first_line(error)
+    told = in_words(first, words_of(symbolic))
+    what = f"{type(error).__name__}: {told}"
+    if stage != "trace":
+        return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
+    if told != first:
+        return f"forward raised {what}", (
+            "this line does not hold for all the sizes that dynamic_shapes admits: fix those that cannot vary, "
+            "give equal ones the same Dim, or change the line"
         )
-        return f"forward raised {what}", remedy
-    return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
+    remedy = "call the module with the same arguments; if that works, this line uses something that cannot be traced"
+    return f"forward raised {what}", remedy
 
 
-_EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any], Explanation]], ...] = (
+_EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any, Symbolic | None], Explanation]], ...] = (
     (GuardOnDataDependentSymNode, _data_dependent),
     (DataDependentOutputException, _value_needed),
     (DynamicOutputShapeException, _value_needed),

@@ -21,7 +21,7 @@ from torch.export.graph_signature import (
 )
 
 from exporter.capture.artifacts import Enforced, Lifted
-from exporter.capture.explain import source_line_of
+from exporter.capture.places import source_line_of
 from exporter.torch_internals import FakeTensor, FunctionalTensor, is_functorch_wrapped, pytree, unset_fake_temporarily
 from schema.errors import CaptureError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import DynamicShapes, Request
+from exporter.capture.artifacts import DynamicShapes, Request, Symbolic
 from exporter.capture.bind import bind
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
@@ -75,12 +75,17 @@ def capture(
             "strict capture is not available yet", loc=("strict",), remedy="pass strict=False", stage=STAGES[0]
         )
     if not isinstance(args, tuple):
-        raise CaptureError(
-            f"args is a {type(args).__name__}, not a tuple", loc=("args",), remedy="pass args=(x, ...)", stage=STAGES[0]
-        )
+        raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
+    if not isinstance(kwargs, Mapping | None):
+        raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
     request = Request(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
     with unset_fake_temporarily():
         return _in_one_chunk(lambda: _run(request, on_stage, on_stage_start))  # type: ignore[no-any-return]
+
+
+def _malformed(name: str, value: object, expected: str, remedy: str) -> CaptureError:
+    message = f"{name} is of type {type(value).__name__}, not {expected}"
+    return CaptureError(message, loc=(name,), remedy=remedy, stage=STAGES[0])
 
 
 def _run(
@@ -104,7 +109,8 @@ def _advance(stage: Callable[[Any], Any], given: Any, module: torch.nn.Module) -
         error.stage = error.stage or stage.__name__
         raise
     except Exception as error:
-        raise explain(error, stage.__name__, module) from error
+        symbolic = given if isinstance(given, Symbolic) else getattr(given, "symbolic", None)
+        raise explain(error, stage.__name__, module, symbolic) from error
 
 
 def _in_one_chunk(run: Callable[[], Any]) -> Any:

@@ -13,6 +13,7 @@ import torch
 
 from exporter.capture.artifacts import Bound, Leaf, State, Symbolic
 from exporter.capture.equalities import equalities_of
+from exporter.capture.paths import loc_of
 from exporter.torch_internals import (
     AttrSource,
     DimDynamic,
@@ -27,10 +28,12 @@ from exporter.torch_internals import (
     TensorProperty,
     TensorPropertySource,
     TrackedFake,
+    UnsupportedFakeTensorException,
     ValueRanges,
     functorch_config,
     is_traceable_wrapper_subclass,
 )
+from schema.errors import CaptureError, Loc
 
 
 def symbolize(bound: Bound) -> Symbolic:
@@ -41,6 +44,9 @@ def symbolize(bound: Bound) -> Symbolic:
 
     Returns:
         A fake for each leaf and for each parameter and buffer, and the equalities that the specification implies.
+
+    Raises:
+        CaptureError: There is no fake of some tensor, as of a quantized one.
     """
     module = bound.request.module
     shape_env = ShapeEnv(tracked_fakes=[], trace_asserts=True, co_fields=_code_fields(module))
@@ -57,9 +63,9 @@ def state_of(module: torch.nn.Module, mode: FakeTensorMode) -> State:
     buffers = dict(module.named_buffers(remove_duplicate=False))
     real = {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
     once: dict[int, torch.Tensor] = {}
-    for tensor in real.values():
+    for name, tensor in real.items():
         if id(tensor) not in once:
-            once[id(tensor)] = mode.from_tensor(tensor, static_shapes=True)
+            once[id(tensor)] = _faked(mode, tensor, (name,), static_shapes=True)
     return State(
         real=real,
         fake={name: once[id(tensor)] for name, tensor in real.items()},
@@ -82,7 +88,7 @@ def _code_fields(module: torch.nn.Module) -> Mapping[str, Any]:
 def _fake(mode: FakeTensorMode, shape_env: ShapeEnv, leaf: Leaf) -> Any:
     if isinstance(leaf.value, torch.Tensor):
         context = _context(shape_env, leaf)
-        fake: Any = mode.from_tensor(leaf.value, source=leaf.source, symbolic_context=context)
+        fake: Any = _faked(mode, leaf.value, loc_of(leaf.path), source=leaf.source, symbolic_context=context)
     elif leaf.hint is not None:
         fake = shape_env.create_unspecified_symint_and_symbol(leaf.value, leaf.source, DimDynamic.DYNAMIC)
         must_vary = leaf.hint.type.name == "DYNAMIC"
@@ -92,6 +98,18 @@ def _fake(mode: FakeTensorMode, shape_env: ShapeEnv, leaf: Leaf) -> Any:
     tracked: Any = shape_env.tracked_fakes
     tracked.append(TrackedFake(fake, leaf.source, context))
     return fake
+
+
+def _faked(mode: FakeTensorMode, tensor: torch.Tensor, loc: Loc, **how: Any) -> torch.Tensor:
+    try:
+        return mode.from_tensor(tensor, **how)
+    except UnsupportedFakeTensorException as error:
+        what = "a quantized tensor" if tensor.is_quantized else f"this {type(tensor).__name__}"
+        raise CaptureError(
+            f"{what} cannot be captured: torch has no fake of it ({error})",
+            loc=loc,
+            remedy="keep its values in plain tensors, such as int_repr() with scale and zero point",
+        ) from error
 
 
 def _context(shape_env: ShapeEnv, leaf: Leaf) -> Any:

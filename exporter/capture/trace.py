@@ -5,6 +5,7 @@ torch's ``make_fx`` records; this stage sets the scene, follows buffers that are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
 from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_kept
+from exporter.capture.registration import how_to_register
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     FunctionalTensor,
@@ -57,7 +59,7 @@ class _Root(torch.nn.Module):
         again = isinstance(module, torch.fx.GraphModule)
         result = _interpret(module, args, kwargs) if again else module(*args, **kwargs)
         leaves, self.out_spec = pytree.tree_flatten(result)
-        if any(not isinstance(leaf, _OUTPUTS) for leaf in leaves):
+        if not all(map(_is_output, leaves)):
             _refuse_output(result)
         return tuple(leaves)
 
@@ -115,14 +117,27 @@ def _interpret(module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict
         return torch.fx.Interpreter(module).run(*args, *kwargs.values())
 
 
+def _is_output(leaf: Any) -> bool:
+    return isinstance(leaf, _OUTPUTS) and not _is_nan(leaf)
+
+
+def _is_nan(leaf: Any) -> bool:
+    return isinstance(leaf, float) and math.isnan(leaf)
+
+
 def _refuse_output(result: Any) -> None:
     for path, leaf in pytree.tree_flatten_with_path(result)[0]:
         if not isinstance(leaf, _OUTPUTS):
             raise CaptureError(
-                f"forward returns a {type(leaf).__name__}, which no program can return",
+                f"forward returns an object of type {type(leaf).__name__}, which no program can return",
                 loc=loc_of(("output", *path)),
-                remedy="return tensors, numbers, strings, None and containers of them; register a dataclass with "
-                "torch.export.register_dataclass",
+                remedy=how_to_register(type(leaf)),
+            )
+        if _is_nan(leaf):
+            raise CaptureError(
+                "forward returns the number nan, which torch's verifier takes for another one each time",
+                loc=loc_of(("output", *path)),
+                remedy="return it in a tensor",
             )
 
 

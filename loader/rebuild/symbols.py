@@ -86,7 +86,7 @@ class SymbolBuilder:
                 raise FormatError(f"a symbolic {row.kind} cannot be {expression}", loc=loc)
             try:
                 self._numbers[key] = makers[row.kind](expression, hint=row.hint)
-            except (AssertionError, TypeError, ValueError) as error:
+            except Exception as error:  # sympy and torch refuse with whatever comes to hand
                 raise FormatError(f"no number is {expression} with the example {row.hint}", loc=loc) from error
         return self._numbers[key]
 
