@@ -9,6 +9,7 @@ from archive.text import (
     clip,
     device_text,
     expression_texts,
+    join,
     literal_text,
     printable,
     target_text,
@@ -117,7 +118,7 @@ def _getitem(node: Node, target: str, names: list[str], tables: _Tables) -> str:
 def _call(node: Node, target: str, names: list[str], tables: _Tables) -> str:
     args = [_operand(each, names, tables) for each in node.args]
     kwargs = [f"{key}={_operand(each, names, tables)}" for key, each in node.kwargs.items()]
-    return f"{_annotated(node, tables)} = {target_text(target)}({', '.join(args + kwargs)})"
+    return f"{_annotated(node, tables)} = {target_text(target)}({join(args + kwargs)})"
 
 
 _STATEMENTS: Final[dict[str, Callable[[Node, str, list[str], _Tables], str]]] = {
@@ -153,12 +154,12 @@ def _operand(operand: Operand, names: list[str], tables: _Tables) -> str:
                 return at(names, len(names) + operand, _LOC)
             return at(tables.literals, operand, _LOC)
         case ListOf(items):
-            return f"[{', '.join(each(items))}]"
+            return f"[{join(each(items))}]"
         case TupleOf(items):
             return tuple_text(each(items))
         case DictOf(keys, values):
             pairs = zip((at(tables.literals, key, _LOC) for key in keys), each(values), strict=False)
-            return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
+            return "{" + join(f"{key}: {value}" for key, value in pairs) + "}"
         case SliceOf(parts):
             return ":".join("" if part == "None" else part for part in each(parts))
 
@@ -182,7 +183,7 @@ def _value(value: Value, done: list[str], section: ProgramGraph, expressions: li
         case LiteralValue(literal):
             return literal_text(at(section.literals, literal, _LOC))
         case ListValue(items):
-            return f"[{', '.join(at(done, item, _LOC) for item in items)}]"
+            return f"[{join(at(done, item, _LOC) for item in items)}]"
         case TupleValue(items):
             return tuple_text([at(done, item, _LOC) for item in items])
 

@@ -90,14 +90,26 @@ def clip(text: str) -> str:
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
+def join(parts: Iterable[str]) -> str:
+    """Parts with commas between them, up to where nobody reads on; what follows is not even made."""
+    taken: list[str] = []
+    length = 0
+    for part in parts:
+        if length > _LONGEST:
+            return ", ".join([*taken, "…"])
+        taken.append(part)
+        length += len(part) + 2
+    return ", ".join(taken)
+
+
 def tuple_text(items: Sequence[str]) -> str:
     """A tuple of parts that are text already."""
-    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
+    return f"({items[0]},)" if len(items) == 1 else f"({join(items)})"
 
 
 def _entries_text(value: Entries) -> str:
     pairs = zip(value.keys, value.values, strict=False)
-    return "{" + ", ".join(f"{_literal(key)}: {_literal(item)}" for key, item in pairs) + "}"
+    return "{" + join(f"{_literal(key)}: {_literal(item)}" for key, item in pairs) + "}"
 
 
 _LITERALS: Final[dict[type, Callable[[Any], str]]] = {
@@ -108,7 +120,7 @@ _LITERALS: Final[dict[type, Callable[[Any], str]]] = {
     MemoryFormat: lambda value: f"torch.{value.name}",
     OperatorName: lambda value: target_text(value.name),
     Dots: lambda _: "...",
-    Items: lambda value: f"[{', '.join(map(_literal, value.items))}]",
+    Items: lambda value: f"[{join(map(_literal, value.items))}]",
     Tuple: lambda value: tuple_text([_literal(item) for item in value.items]),
     Entries: _entries_text,
     Slice: lambda value: f"slice({', '.join(map(_literal, (value.start, value.stop, value.step)))})",
