@@ -131,6 +131,7 @@ def _check_graph(document: graph.ProgramGraph, loc: Loc) -> None:
     for place, each in enumerate(document.graphs):
         for node in each.nodes:
             where = (*loc, "graphs", place, node.name[:80])
+            _check_place(node.target, document.targets, "target", where)
             for operand in (*node.args, *node.kwargs.values()):
                 used += _count_operand(operand, parts, where, 0)
             if node.custom >= 0:

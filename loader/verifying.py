@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from archive.agreement import check_agreement
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Target
@@ -101,8 +102,8 @@ def _check_method(
     steps: list[tuple[str, Callable[[], Any], Callable[[Any], str]]] = [
         (
             "documents",
-            lambda: [archive.section(name, row.name, _SECTIONS[row.name]) for row in method.sections],
-            lambda sections: count_text(len(sections), "section"),
+            lambda: _read_documents(archive, method),
+            lambda sections: f"{count_text(len(sections), 'section')}, and the manifest agrees with them",
         ),
         (
             "operators",
@@ -116,6 +117,12 @@ def _check_method(
     for title, act, describe in steps:
         if _check(checks, f"{name}: {title}", act, describe) is None:
             return
+
+
+def _read_documents(archive: ArchiveFile, method: Method) -> dict[str, Any]:
+    sections = {row.name: archive.section(method.name, row.name, _SECTIONS[row.name]) for row in method.sections}
+    check_agreement(method, sections["graph"], sections["signature"])
+    return sections
 
 
 def _check(checks: list[Check], name: str, act: Callable[[], Any], describe: Callable[[Any], str]) -> Any:

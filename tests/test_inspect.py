@@ -316,7 +316,7 @@ class TestGraphText:
         ("graph", "message"),
         [
             ({"graphs": []}, "place 0 in a table of 0"),
-            ({"targets": []}, "place 0 in a table of 0"),
+            ({"targets": []}, "target 0 of 0"),
             ({"values": [TupleValue([0])]}, "value 0 of 0"),
             ({"values": [LiteralValue(-1)]}, "literal -1 of 6"),
             ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[-1])])]}, "place -1 in a table of 0"),

@@ -41,6 +41,7 @@ def test_outputs_that_differ_are_found(tmp_path: Path) -> None:
     def change(documents: dict[str, Any], manifest: dict[str, Any]) -> None:
         place = documents["graph"]["targets"].index("aten::linear.default")
         documents["graph"]["targets"][place] = "aten::addmm.default"
+        manifest["methods"][0]["operators"][0]["name"] = "aten::addmm.default"
         node = next(row for row in documents["graph"]["graphs"][0][0] if row[0] == place)
         x, weight, bias = node[2]
         node[2] = [bias, x, weight]
@@ -50,6 +51,27 @@ def test_outputs_that_differ_are_found(tmp_path: Path) -> None:
     assert not last.ok
     assert last.detail.startswith("the outputs of the example differ from those recorded: value 0")
     assert "\n" not in last.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda method: method["operators"].clear(), "operators are not those"),
+        (lambda method: method.update(nodes=1), "1 nodes, and the graph has"),
+        (lambda method: method["inputs"][0].update(dtype="float64"), "not the type or shape"),
+        (lambda method: method["inputs"][0].update(shape=[7, 2]), "not the type or shape"),
+        (lambda method: method["outputs"].clear(), "the signature has 1"),
+    ],
+)
+def test_a_manifest_that_misleads_is_found(change: Any, message: str, tmp_path: Path) -> None:
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model")
+
+    def mislead(documents: dict[str, Any], manifest: dict[str, Any]) -> None:
+        change(manifest["methods"][0])
+
+    report = loader.verify(rewrite(tmp_path / "model", tmp_path / "changed", mislead))
+    assert [check.name for check in report.checks if not check.ok] == ["forward: documents"]
+    assert message in report.checks[-1].detail
 
 
 def test_without_recorded_outputs_the_example_is_not_run(tmp_path: Path) -> None:
