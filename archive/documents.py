@@ -6,6 +6,7 @@ enormous; what each row stands for is therefore bounded here, in one pass and wi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -33,6 +34,17 @@ MAX_PARTS: Final = 10_000_000
 
 MAX_STACK_TEXT: Final = 1_000_000
 """How many characters one stack trace may have."""
+
+_LEVELS: Final = {
+    f"python::predispatch.{name}": (level, step)
+    for level, enter, leave in (
+        ("vmap", "_vmap_increment_nesting", "_vmap_decrement_nesting"),
+        ("jvp", "_jvp_increment_nesting", "_jvp_decrement_nesting"),
+        ("dual", "_enter_dual_level", "_exit_dual_level"),
+    )
+    for name, step in ((enter, 1), (leave, -1))
+}
+"""Functions that enter and leave a level of torch's transforms; one that is not left would outlive the program."""
 
 _SYMBOL_BITS: Final = 64
 _MAX_EXPONENT: Final = 64
@@ -137,8 +149,21 @@ def _check_graph(document: graph.ProgramGraph, loc: Loc) -> None:
             if node.custom >= 0:
                 _check_place(node.custom, parts, "literal", where)
                 used += parts[node.custom]
+        _check_levels(document, each, (*loc, "graphs", place))
     if used > MAX_PARTS:
         raise FormatError(f"the arguments of the nodes have {used} parts", loc=loc)
+
+
+def _check_levels(document: graph.ProgramGraph, each: graph.Graph, loc: Loc) -> None:
+    """A graph leaves every level of a transform that it enters, and no other."""
+    depths: Counter[str] = Counter()
+    for node in each.nodes:
+        level, step = _LEVELS.get(document.targets[node.target], ("", 0))
+        depths[level] += step
+        if depths[level] < 0:
+            raise FormatError(f"leaves a {level} level that it did not enter", loc=(*loc, node.name[:80]))
+    if open_levels := +depths:
+        raise FormatError(f"enters {', '.join(open_levels)} levels that it does not leave", loc=loc)
 
 
 def _check_values(document: graph.ProgramGraph, loc: Loc) -> None:

@@ -19,6 +19,7 @@ MAX_DECODED_BYTES: Final = 64 * 1024 * 1024
 MAX_RATIO: Final = 2_000
 """How many bytes one stored byte may stand for, beyond the first mebibyte; real graphs come to some hundred."""
 
+_ALWAYS_ALLOWED_BYTES: Final = 1024 * 1024
 _LEVEL: Final = 3
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -53,6 +54,11 @@ def decode(data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = Tru
     return document
 
 
+def most_decoded(nbytes: int) -> int:
+    """How many bytes a frame of some size may decompress to."""
+    return min(MAX_DECODED_BYTES, _ALWAYS_ALLOWED_BYTES + MAX_RATIO * nbytes)
+
+
 def compress(data: bytes) -> bytes:
     """One zstd frame that declares its content size and ends in a checksum."""
     return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True).compress(data)
@@ -72,7 +78,7 @@ def decompress(frame: bytes, size: int, loc: Loc) -> bytes:
     try:
         # python-zstandard ignores max_output_size when a frame declares its size: judge the declaration first.
         declared = zstandard.frame_content_size(frame)
-        most = min(MAX_DECODED_BYTES, 1024 * 1024 + MAX_RATIO * len(frame))
+        most = most_decoded(len(frame))
         if declared != size or size > most:
             due = f"{size} of at most {most}"
             raise FormatError(f"declares {declared} bytes where {due} are due", loc=loc)

@@ -80,7 +80,7 @@ FORBIDDEN: Final[frozenset[str]] = frozenset(
 """Operators, without their overload, that no archive may call. That an operator is not here does not make it harmless:
 kernels trust their arguments to different degrees, and a program can compute for as long as it likes."""
 
-SCRIPT_TYPES: Final = ("t", "tVal", "Any", "Dict", "Future", "Storage", "Stream", "Generator")
+SCRIPT_TYPES: Final = ("t", "tVal", "Any", "Dict", "Future", "Storage", "Stream")
 """Types of arguments that only TorchScript has; operators on them are not operators on tensors."""
 
 

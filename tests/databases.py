@@ -87,6 +87,31 @@ def first_inputs(name: str) -> Iterator[Sample]:
             yield Sample(name, module, tuple(first.forward_input.args), dict(first.forward_input.kwargs))
 
 
+class _Operator(torch.nn.Module):
+    """Calls one operator."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def operators() -> Iterator[Sample]:
+    """Every operator of op_db that takes float32 on the CPU, with its first sample."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    for info in op_db:
+        if torch.float32 not in info.supported_dtypes("cpu"):
+            continue
+        torch.manual_seed(0)
+        sample = next(iter(info.sample_inputs("cpu", torch.float32, requires_grad=False)), None)
+        if sample is not None:
+            name = f"{info.name}.{info.variant_test_name}".rstrip(".")
+            yield Sample(name, _Operator(info.op), (sample.input, *sample.args), dict(sample.kwargs))
+
+
 def _succeeds(act: Callable[[], object]) -> bool:
     try:
         act()
@@ -128,6 +153,7 @@ def main() -> None:
     logging.disable(logging.ERROR)
     suites = {
         "export db": (example(name) for name in EXAMPLES),
+        "op db": operators(),
         "module db": (sample for name in MODULES for sample in first_inputs(name)),
     }
     columns = ("cases", "by torch", "by us", "equal", "survived")

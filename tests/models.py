@@ -140,6 +140,25 @@ class Arguments(nn.Module):
         return a, b, c, d, e, f, g, x.split([1, 2], dim=1)[1], torch.zeros(2, dtype=torch.complex64) + 1j
 
 
+class Random(nn.Module):
+    """Operators that draw from the random state."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        drawn = torch.bernoulli(x.sigmoid()) + torch.normal(x, 1.0) + torch.rand_like(x)
+        return (
+            drawn.clone().uniform_(-1, 1),
+            torch.multinomial(x.abs() + 1, 2),
+            nn.functional.rrelu(drawn, training=True),
+        )
+
+
+class Shaped(nn.Module):
+    """A shape as an input."""
+
+    def forward(self, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        return x.reshape(shape)
+
+
 def cases() -> dict[str, Callable[[], Case]]:
     """Every case, by name, made anew at each call."""
     batch = Dim("batch", min=1, max=50)
@@ -151,6 +170,8 @@ def cases() -> dict[str, Callable[[], Case]]:
         "dynamic": lambda: Case(
             Dynamic(), (torch.ones(6, 4), torch.ones(3)), {}, {"x": {0: Dim.AUTO}, "y": {0: batch}}
         ),
+        "random": lambda: Case(Random(), (x,)),
+        "shaped": lambda: Case(Shaped(), (x, torch.Size([2, 6]))),
         "branch": lambda: Case(Branch(), (x,)),
         "odd": lambda: Case(Odd(), (torch.ones(2, 4),)),
         "arguments": lambda: Case(Arguments(), (x[:, :3].contiguous(),)),

@@ -238,6 +238,13 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[A
         FormatError,
         "not the tensor of its name",
     ),
+    "a transform that is not left": (
+        lambda d, m: d["graph"]["targets"].__setitem__(
+            d["graph"]["targets"].index("aten::add.Tensor"), "python::predispatch._vmap_increment_nesting"
+        ),
+        FormatError,
+        "enters vmap levels",
+    ),
     "a node that is called self": (lambda d, m: _rename(d, "self"), FormatError, "not the name of a node"),
     "unknown fields": (lambda d, m: d["graph"].update(more=1), FormatError, "canonical"),
 }

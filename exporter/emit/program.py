@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import torch
 
+from archive.documents import check_document
 from archive.writing import Blob, bytes_blob, digests
 from exporter.emit.debug import emit_debug
 from exporter.emit.graph import GraphEmitter
@@ -22,8 +23,8 @@ from exporter.emit.texts import check_fqn
 from exporter.emit.trees import CallEmitter
 from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
-from schema.codec import compress, encode
-from schema.errors import Loc, UnsupportedError
+from schema.codec import compress, encode, most_decoded
+from schema.errors import FormatError, Loc, UnsupportedError
 from schema.names import example_name, section_name
 from schema.version import FORMAT_VERSION
 
@@ -162,11 +163,23 @@ class _MethodEmitter:
 def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[documents.Section], list[Blob]]:
     contents = {name: encode(part) for name, part in parts.items()}
     blobs = [bytes_blob(section_name(method, name), compress(content)) for name, content in contents.items()]
+    for (name, part), blob in zip(parts.items(), blobs, strict=True):
+        _check_readable(part, len(contents[name]), blob.nbytes, (method, name))
     sections = [
         documents.Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(contents[name]), sha256=digest)
         for name, blob, digest in zip(contents, blobs, digests(blobs), strict=True)
     ]
     return sections, blobs
+
+
+def _check_readable(part: msgspec.Struct, nbytes: int, stored_nbytes: int, loc: Loc) -> None:
+    """Refuse to write what a reader must refuse to read."""
+    try:
+        check_document(part, loc[1:])
+    except FormatError as error:
+        raise UnsupportedError(f"no reader would take this: {error.message}", loc=error.loc) from error
+    if nbytes > most_decoded(stored_nbytes):
+        raise UnsupportedError(f"a section of {nbytes} bytes is too large", loc=loc, remedy="split the program")
 
 
 def _operators(modules: list[torch.fx.GraphModule]) -> list[documents.OperatorUse]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from loader.rebuild.signature import build_signature
 from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.rebuild.values import ValueBuilder
-from loader.torch_internals import exported_program, fake_mode, load_verifier, pytree
+from loader.torch_internals import TreeSpec, exported_program, fake_mode, load_verifier, pytree
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
@@ -94,9 +95,19 @@ def build_example(opened: OpenMethod, calls: Calls, trees: TreeBuilder) -> Any:
     if len(flat) != spec.num_leaves:
         raise FormatError("the example does not fit its tree", loc=("calls", "example"))
     try:
-        return pytree.tree_unflatten(flat, spec)
+        return _unflatten(iter(flat), spec)
     except Exception as error:  # a user's class may refuse in whatever way
         raise FormatError(f"the example does not fit its classes: {error}", loc=("calls", "example")) from error
+
+
+def _unflatten(leaves: Iterator[Any], spec: TreeSpec) -> Any:
+    """Put a value together as torch does, but for ``torch.Size``, of which torch makes a tuple."""
+    if spec.is_leaf():
+        return next(leaves)
+    parts = [_unflatten(leaves, child) for child in spec.children()]
+    if spec.type is torch.Size:
+        return torch.Size(parts)
+    return pytree.tree_unflatten(parts, TreeSpec(spec.type, spec.context, [pytree.treespec_leaf()] * len(parts)))
 
 
 def _verifier(dialect: str) -> Any:
