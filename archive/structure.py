@@ -108,7 +108,7 @@ def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         if storage.name.startswith(STORAGES):
             continue
         owner = tensors.get(storage.name)
-        if owner is None or owner.storage != place or owner.strides is not None or owner.offset:
+        if owner is None or owner.storage != place or owner.offset or not is_contiguous(owner.shape, owner.strides):
             raise FormatError("a storage under the name of a tensor that is not it", loc=("header", storage.name))
         carrier, entry = CARRIERS[owner.dtype], entries[storage.name]
         shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
@@ -134,6 +134,14 @@ def contiguous_strides(shape: Iterable[int]) -> list[int]:
         strides.append(step)
         step *= max(size, 1)
     return strides[::-1]
+
+
+def is_contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:
+    """Whether elements follow each other; strides of dimensions of one element, or of nothing, do not matter."""
+    if strides is None or 0 in shape:
+        return True
+    canonical = contiguous_strides(shape)
+    return all(size == 1 or stride == wanted for size, stride, wanted in zip(shape, strides, canonical, strict=True))
 
 
 def _extent(shape: list[int], strides: list[int]) -> int:

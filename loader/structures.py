@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from loader.stand_ins import StandIn, field_names
 from loader.torch_internals import TreeSpec, pytree
 from schema.errors import InputError
@@ -66,6 +68,8 @@ def _parts_by_key(spec: TreeSpec, value: Any, keys: list[Any], name: str) -> lis
 
 
 def _parts_in_order(spec: TreeSpec, value: Any, count: int, name: str) -> list[Any]:
+    if spec.type is tuple and isinstance(value, torch.Size):
+        value = tuple(value)  # torch records the one as the other
     leaves, found = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
     if found.is_leaf() or found.type is not spec.type or found.context != spec.context:
         raise InputError(f"{name} is of type {type(value).__name__}, expected {_describe(spec)}")

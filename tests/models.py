@@ -114,6 +114,8 @@ class Odd(nn.Module):
         self.register_buffer("overlapping", base[1:, 1:4])
         self.register_buffer("expanded", torch.ones(4, 1).expand(4, 3))
         self.register_buffer("empty", torch.zeros(0, 3))
+        self.register_buffer("column", torch.ones(3, 1).as_strided((3, 1), (1, 7)))
+        self.register_buffer("nothing", torch.zeros(3, 0).as_strided((3, 0), (1, 3)))
         self.register_buffer("scalar", torch.tensor(3.0, dtype=torch.float64))
         self.register_buffer("imaginary", torch.ones(3, dtype=torch.complex128))
         self.register_buffer("brain", torch.ones(3, dtype=torch.bfloat16))

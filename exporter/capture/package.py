@@ -6,7 +6,7 @@ import torch
 
 from exporter.capture.artifacts import Named
 from exporter.capture.ranges import range_constraints, unbacked_ranges
-from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier
+from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier, pytree
 from schema.errors import CaptureError
 
 
@@ -43,11 +43,13 @@ def package(named: Named) -> torch.export.ExportedProgram:
 
 def _module_calls(named: Named) -> list[ModuleCallEntry]:
     bound = named.symbolic.bound
+    # Taken apart and put together once, as the module got them: a torch.Size is then a tuple.
+    _, put_together = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, bound.in_spec))
     calls = [ModuleCallEntry(path) for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
     calls[0].signature = ModuleCallSignature(
         inputs=[],
         outputs=[],
-        in_spec=bound.in_spec,
+        in_spec=put_together,
         out_spec=named.out_spec,
         forward_arg_names=list(bound.arg_names),
     )

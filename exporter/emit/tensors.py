@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from archive.structure import contiguous_strides, is_contiguous
 from archive.writing import Blob
 from exporter.emit.literals import torch_name
 from schema import manifest as documents
@@ -70,7 +71,8 @@ class TensorTable:
         widths: dict[int, int] = {}
         for row in self._rows:
             widths[row.storage] = max(CARRIERS[row.dtype].nbytes, widths.get(row.storage, 1))
-            if row.strides is None and row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel():
+            whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel()
+            if whole and is_contiguous(row.shape, row.strides):
                 owners.setdefault(row.storage, row)
         blobs = [
             _owned_blob(memory, owners[place]) if place in owners else _flat_blob(memory, widths[place])
@@ -85,7 +87,7 @@ class TensorTable:
             dtype=torch_name(tensor.dtype),
             shape=list(tensor.shape),
             storage=self._storage(name, tensor),
-            strides=None if tensor.is_contiguous() else list(tensor.stride()),
+            strides=None if list(tensor.stride()) == contiguous_strides(tensor.shape) else list(tensor.stride()),
             offset=int(tensor.storage_offset()),
             device=str(tensor.device),
             requires_grad=tensor.requires_grad,
