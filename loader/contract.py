@@ -57,12 +57,17 @@ class Contract:
         arguments: Name and tree of each argument, in the order in which they are flattened.
         inputs: What each flat input must be.
         constraints: The ``constraints`` section.
+
+    Raises:
+        FormatError: Two arguments have one name, or a size is an expression that is not there.
     """
 
     def __init__(
         self, arguments: Sequence[tuple[str, TreeSpec]], inputs: Sequence[FlatInput], constraints: Constraints
     ) -> None:
         self._arguments = dict(arguments)
+        if len(self._arguments) != len(arguments):
+            raise FormatError("two arguments have one name", loc=("calls",))
         self._inputs = inputs
         self._arithmetic = Arithmetic(constraints)
         self._ranges = {row.expression: row.interval for row in constraints.ranges}
@@ -123,11 +128,10 @@ class Contract:
     def _check_sizes(self, sizes: list[tuple[str, int, int]], known: dict[int, Number]) -> None:
         for name, expression, size in sizes:
             expected = self._arithmetic.value(expression, known)
-            text = self._arithmetic.text(expression, self._names)
             if expected is None and len(self._arithmetic.unknown(expression, known)) == 1:
-                raise InputError(f"{name} is {size}, which is not {text} for any whole number")
+                raise InputError(f"{name} is {size}, which is not {self._text(expression)} for any whole number")
             if expected is not None and expected != size:
-                raise InputError(f"{name} is {size}, expected {text} = {expected}")
+                raise InputError(f"{name} is {size}, expected {self._text(expression)} = {expected}")
             if interval := self._ranges.get(expression):
                 self._check_range(name, size, interval)
 
@@ -140,7 +144,10 @@ class Contract:
     def _check_guards(self, known: dict[int, Number]) -> None:
         for condition in self._guards:
             if self._arithmetic.value(condition, known) is False:
-                raise InputError(f"the inputs do not fulfil {self._arithmetic.text(condition, self._names)}")
+                raise InputError(f"the inputs do not fulfil {self._text(condition)}")
+
+    def _text(self, expression: int) -> str:
+        return self._arithmetic.text(expression, self._names)
 
     def _check_expressions(self, count: int) -> None:
         for name, size in self._symbolic_sizes():
