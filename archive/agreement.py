@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from schema.errors import FormatError, Loc
 from schema.graph import ProgramGraph, TensorValue
 from schema.operators import NODE_KINDS
+from schema.signature import USER_OUTPUT_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from schema.graph import Value
     from schema.manifest import Method, Port
     from schema.signature import Argument, Signature
-
-_USER_OUTPUTS = ("user_output", "loss_output")
 
 
 def check_agreement(method: Method, graph: ProgramGraph, signature: Signature) -> None:
@@ -38,7 +37,7 @@ def check_agreement(method: Method, graph: ProgramGraph, signature: Signature) -
     if method.nodes != counts.total():
         raise FormatError(f"{method.nodes} nodes, and the graph has {counts.total()}", loc=(*loc, "nodes"))
     inputs = [row.argument for row in signature.inputs if row.kind == "user_input"]
-    outputs = [row.argument for row in signature.outputs if row.kind in _USER_OUTPUTS]
+    outputs = [row.argument for row in signature.outputs if row.kind in USER_OUTPUT_KINDS]
     _check_ports(method.inputs, inputs, graph, (*loc, "inputs"))
     _check_ports(method.outputs, outputs, graph, (*loc, "outputs"))
 

@@ -35,6 +35,9 @@ MAX_PARTS: Final = 10_000_000
 MAX_STACK_TEXT: Final = 1_000_000
 """How many characters one stack trace may have."""
 
+MAX_STACKS_TEXT: Final = 256_000_000
+"""How many characters all distinct stack traces may have."""
+
 _LEVELS: Final = {
     f"python::predispatch.{name}": (level, step)
     for level, enter, leave in (
@@ -257,10 +260,13 @@ def _check_tree(tree: calls.Tree, types: Sequence[calls.TreeType], loc: Loc, dep
 
 def _check_debug(document: debug.Debug, loc: Loc) -> None:
     lengths = [len(frame) for frame in document.frames]
+    total = 0
     for place, stack in enumerate(document.stacks):
         for frame in stack:
             _check_place(frame, lengths, "frame", (*loc, "stacks", place))
-        if sum(lengths[frame] for frame in stack) > MAX_STACK_TEXT:
+        length = sum(lengths[frame] for frame in stack)
+        total += length
+        if length > MAX_STACK_TEXT or total > MAX_STACKS_TEXT:
             raise FormatError("a stack trace that is too long", loc=(*loc, "stacks", place))
 
 

@@ -26,7 +26,9 @@ MAX_HEADER_BYTES: Final = 100_000_000
 MAX_DIMENSIONS: Final = 64
 """How many dimensions a tensor may have; torch has the same limit."""
 
-_LARGEST: Final = 2**63 - 1
+LARGEST: Final = 2**63 - 1
+"""The largest size or offset; torch counts in signed 64 bits."""
+
 _PREFIX_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
 METADATA: Final = {"format": "pt"}
@@ -152,7 +154,7 @@ def _entry(name: str, row: _Row, first: int) -> Entry:
         raise FormatError("a tensor without a name", loc=("header",))
     if not is_encodable(name):
         raise FormatError("a name that is not text", loc=("header",))
-    if len(row.shape) > MAX_DIMENSIONS or max(row.shape, default=0) > _LARGEST:
+    if len(row.shape) > MAX_DIMENSIONS or max(row.shape, default=0) > LARGEST:
         raise FormatError(f"more than {MAX_DIMENSIONS} dimensions, or too large ones", loc=("header", name))
     if row.dtype not in CODE_BYTES:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from archive.header import MAX_DIMENSIONS
+from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.codec import MAX_DECODED_BYTES
-from schema.dtypes import CARRIERS
+from schema.dtypes import CARRIERS, stored_shape
 from schema.errors import FormatError, Loc
 from schema.names import (
-    CONSTANTS,
     MANIFEST,
     MANIFEST_DIGEST,
     RESERVED,
     SECTIONS,
     STORAGES,
     check_identifier,
+    constant_names,
     section_name,
 )
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Storage, Tensor
 
 _DIGEST_BYTES: Final = 32
-_LARGEST: Final = 2**63 - 1
 _OPTIONAL: Final = frozenset({"debug"})
 
 
@@ -93,7 +92,7 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
     itemsize = CARRIERS[tensor.dtype].nbytes
     numbers = (*tensor.shape, *strides, tensor.offset, math.prod(tensor.shape) * itemsize)
-    if min(numbers) < 0 or max(numbers) > _LARGEST:
+    if min(numbers) < 0 or max(numbers) > LARGEST:
         raise FormatError("a size, stride or offset is out of range", loc=loc)
     needed = (tensor.offset + _extent(tensor.shape, strides)) * itemsize
     if needed > storages[tensor.storage].nbytes:
@@ -110,9 +109,8 @@ def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         owner = tensors.get(storage.name)
         if owner is None or owner.storage != place or owner.offset or not is_contiguous(owner.shape, owner.strides):
             raise FormatError("a storage under the name of a tensor that is not it", loc=("header", storage.name))
-        carrier, entry = CARRIERS[owner.dtype], entries[storage.name]
-        shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
-        if (entry.code, entry.shape) != (carrier.code, shape):
+        entry = entries[storage.name]
+        if (entry.code, entry.shape) != (CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape)):
             stored = f"{entry.code}{list(entry.shape)}"
             raise FormatError(f"{owner.dtype}{owner.shape} stored as {stored}", loc=("header", storage.name))
 
@@ -123,7 +121,7 @@ def _check_names(method: Method, tensors: Sequence[Tensor], loc: Loc) -> None:
         if tensors[item.tensor].name != item.key or item.key.startswith(RESERVED):
             raise FormatError("a parameter that is not the tensor of its name", loc=(*loc, "state", item.key))
     for item in method.constants:
-        if tensors[item.tensor].name not in (CONSTANTS + item.key, f"{CONSTANTS}{method.name}/{item.key}"):
+        if tensors[item.tensor].name not in constant_names(method.name, item.key):
             raise FormatError("a constant that is not the tensor of its name", loc=(*loc, "constants", item.key))
 
 

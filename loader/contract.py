@@ -70,7 +70,7 @@ class Contract:
             raise FormatError("two arguments have one name", loc=("calls",))
         self._inputs = inputs
         self._arithmetic = Arithmetic(constraints)
-        self._ranges = {row.expression: row.interval for row in constraints.ranges}
+        self._ranges = {row.expression: self._bounds(row.interval) for row in constraints.ranges}
         self._guards = [row.condition for row in constraints.guards]
         self._check_expressions(len(constraints.expressions))
         self._names = self._symbol_names(constraints)
@@ -132,14 +132,14 @@ class Contract:
                 raise InputError(f"{name} is {size}, which is not {self._text(expression)} for any whole number")
             if expected is not None and expected != size:
                 raise InputError(f"{name} is {size}, expected {self._text(expression)} = {expected}")
-            if interval := self._ranges.get(expression):
-                self._check_range(name, size, interval)
+            lower, upper = self._ranges.get(expression, (None, None))
+            if lower is not None and upper is not None and not lower <= size <= upper:
+                bounds = f"at least {lower}" if upper == math.inf else f"{lower} to {upper}"
+                raise InputError(f"{name} is {size}, expected {bounds}")
 
-    def _check_range(self, name: str, value: Number, interval: Interval) -> None:
-        lower, upper = (self._arithmetic.value(bound, {}) for bound in (interval.lower, interval.upper))
-        if lower is not None and upper is not None and not lower <= value <= upper:
-            bounds = f"at least {lower}" if upper == math.inf else f"{lower} to {upper}"
-            raise InputError(f"{name} is {value}, expected {bounds}")
+    def _bounds(self, interval: Interval) -> tuple[Number | None, Number | None]:
+        """The ends of a range as numbers, None where the arithmetic here cannot tell."""
+        return self._arithmetic.value(interval.lower, {}), self._arithmetic.value(interval.upper, {})
 
     def _check_guards(self, known: dict[int, Number]) -> None:
         for condition in self._guards:

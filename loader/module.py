@@ -21,9 +21,8 @@ from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ProgramGraph
-from schema.signature import Signature
+from schema.signature import USER_OUTPUT_KINDS, Signature
 
-_USER_OUTPUTS = ("user_output", "loss_output")
 _WRITTEN_BACK = ("buffer_mutation", "parameter_mutation", "user_input_mutation")
 
 
@@ -57,7 +56,7 @@ class _Program:
         run: The graph as a function of all its inputs.
         contract: What calls must be.
         out_spec: Tree of the result.
-        inputs: FQN of each input of the graph, None where it is the user's.
+        inputs: FQN of each input of the graph, taken apart; None where it is the user's.
         returned: Places of the outputs of the graph that the user gets.
         written: Places of other outputs, and of the inputs that they are written back to.
     """
@@ -65,7 +64,7 @@ class _Program:
     run: Callable[..., Any]
     contract: Contract
     out_spec: TreeSpec
-    inputs: list[str | None]
+    inputs: list[list[str] | None]
     returned: list[int]
     written: list[tuple[int, int]]
 
@@ -93,7 +92,7 @@ class ProgramModule(torch.nn.Module):
         """
         program = self._program
         user = iter(program.contract.flatten(args, kwargs))
-        inputs = [next(user) if fqn is None else _get(self, fqn) for fqn in program.inputs]
+        inputs = [next(user) if path is None else _get(self, path) for path in program.inputs]
         outputs = program.run(*inputs)
         for place, source in program.written:
             with torch.no_grad():
@@ -118,8 +117,8 @@ def build_module(opened: OpenMethod) -> ProgramModule:
         run=generate_code(root, graph, ("graph",)).forward,
         contract=_contract(opened, tables.document, signature, _arguments(call)),
         out_spec=call.out_spec,
-        inputs=[row.target if row.kind != "user_input" else None for row in signature.inputs],
-        returned=[place for place, row in enumerate(signature.outputs) if row.kind in _USER_OUTPUTS],
+        inputs=[None if row.kind == "user_input" else (row.target or "").split(".") for row in signature.inputs],
+        returned=[place for place, row in enumerate(signature.outputs) if row.kind in USER_OUTPUT_KINDS],
         written=_written(signature, (name, "signature")),
     )
     _check_borders(graph, signature, program, (name, "signature"))
@@ -178,12 +177,13 @@ def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
 
 
 def _register_tensors(module: ProgramModule, opened: OpenMethod, signature: Signature) -> None:
-    state, constants = build_named(opened, "state"), build_named(opened, "constants")
+    state = build_named(opened, "state")
+    tensors = {**build_named(opened, "constants"), **state}
     for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
-        if fqn is None or fqn not in {**constants, **state}:
+        if fqn is None or fqn not in tensors:
             raise FormatError("an input without a tensor", loc=(opened.method.name, "signature", "inputs", index))
     # The whole state dictionary, not only what the graph reads: it is the user's.
-    for fqn, tensor in {**constants, **state}.items():
+    for fqn, tensor in tensors.items():
         _set(module, fqn.split("."), tensor, fqn in state)
 
 
@@ -202,8 +202,8 @@ def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, per
         raise FormatError(f"no module can hold a tensor of this name: {error}", loc=tuple(path)) from error
 
 
-def _get(module: torch.nn.Module, fqn: str) -> torch.Tensor:
-    *parents, name = fqn.split(".")
+def _get(module: torch.nn.Module, path: Sequence[str]) -> torch.Tensor:
+    *parents, name = path
     for parent in parents:
         module = module._modules[parent]  # type: ignore[assignment]
     return getattr(module, name)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ which ``parts`` elements make one element of theirs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 
@@ -88,3 +89,9 @@ SHORT_NAMES: Final[dict[str, str]] = {
     "bool": "bool",
 }
 """The short names that people type, as torch's graph printer writes them."""
+
+
+def stored_shape(dtype: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape under which a tensor's elements are stored: with a last dimension where its carrier takes several."""
+    parts = CARRIERS[dtype].parts
+    return (*shape, parts) if parts > 1 else tuple(shape)

@@ -23,6 +23,11 @@ def section_name(method: str, section: str) -> str:
     return f"__program__/{method}/{section}"
 
 
+def constant_names(method: str, fqn: str) -> tuple[str, str]:
+    """Names that the tensor of a constant can have: shared by methods, or one method's own."""
+    return CONSTANTS + fqn, f"{CONSTANTS}{method}/{fqn}"
+
+
 def example_name(method: str, index: int) -> str:
     """Name of one recorded example value of a method: inputs first, then expected outputs."""
     return f"__program__/{method}/example/{index}"

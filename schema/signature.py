@@ -20,6 +20,8 @@ OUTPUT_KINDS: Final = (
     "user_input_mutation",
     "token",
 )
+USER_OUTPUT_KINDS: Final = ("user_output", "loss_output")
+"""Outputs that the caller gets; the others are written back."""
 
 
 class Argument(Row, frozen=True):

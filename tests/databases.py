@@ -129,7 +129,7 @@ def _count(sample: Sample, path: Path, counts: Counter[str], lost: list[str]) ->
     stages: dict[str, Callable[[], object]] = {
         "by us": sample.by_us,
         "equal": lambda: assert_equal_programs(sample.by_us(), expected),
-        "survived": lambda: _survives(expected, path),
+        "survived": lambda: assert_survives(expected, path),
     }
     for name, act in stages.items():
         if _succeeds(act):
@@ -138,7 +138,8 @@ def _count(sample: Sample, path: Path, counts: Counter[str], lost: list[str]) ->
             lost.append(f"{sample.name}: not {name}")
 
 
-def _survives(program: torch.export.ExportedProgram, path: Path) -> None:
+def assert_survives(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Save a program and load it: it is the same, and saving it again gives the same bytes."""
     exporter.save(program, path, keep_paths=True)
     loaded = loader.load(path, debug=True)
     assert_loaded_equal(loaded, program)

@@ -11,7 +11,9 @@ import torch
 
 import exporter
 import loader
+from archive.documents import check_document
 from archive.reading import open_archive
+from schema.debug import Debug
 from schema.errors import (
     AccessError,
     ArchiveError,
@@ -258,6 +260,14 @@ def test_a_hostile_archive_is_refused_by_name(name: str, original: Path, tmp_pat
         loader.load(path)
     assert "\n" not in str(caught.value)
     assert not loader.verify(path).ok
+
+
+def test_stack_traces_that_would_fill_the_memory_are_refused() -> None:
+    frames = ["x" * 500_000]
+    for stacks in ([[0, 0, 0]], [[0, 0]] * 300):
+        with pytest.raises(FormatError, match="a stack trace that is too long"):
+            check_document(Debug(frames=frames, stacks=stacks), ("debug",))
+    check_document(Debug(frames=frames, stacks=[[0, 0]] * 200), ("debug",))
 
 
 def test_every_truncation_is_refused(original: Path, tmp_path: Path) -> None:

@@ -9,23 +9,17 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-import exporter
 import loader
-from tests.databases import EXAMPLES, MODULES, REFUSED_BY_TORCH, Sample, example, first_inputs
-from tests.program_equality import assert_loaded_equal, same
+from tests.databases import EXAMPLES, MODULES, REFUSED_BY_TORCH, Sample, assert_survives, example, first_inputs
+from tests.program_equality import same
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the collections warn
 
 
 def _survives(sample: Sample, folder: Path) -> None:
-    program = sample.by_torch()
-    first, second = folder / "first", folder / "second"
-    exporter.save(program, first, keep_paths=True)
-    loaded = loader.load(first, debug=True)
-    assert_loaded_equal(loaded, program)
-    exporter.save(loaded, second, keep_paths=True)
-    assert second.read_bytes() == first.read_bytes()
-    _runs_alike(sample, first)
+    path = folder / "program"
+    assert_survives(sample.by_torch(), path)
+    _runs_alike(sample, path)
 
 
 def _runs_alike(sample: Sample, path: Path) -> None:

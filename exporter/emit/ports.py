@@ -11,11 +11,10 @@ from exporter.emit.literals import emit_literal, torch_name
 from exporter.torch_internals import find_shape_env, pytree, user_labels
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
+from schema.signature import USER_OUTPUT_KINDS
 
 if TYPE_CHECKING:
     from torch import fx
-
-_USER_OUTPUTS = ("USER_OUTPUT", "LOSS_OUTPUT")
 
 
 def emit_ports(program: torch.export.ExportedProgram) -> tuple[list[Port], list[Port]]:
@@ -24,7 +23,7 @@ def emit_ports(program: torch.export.ExportedProgram) -> tuple[list[Port], list[
     nodes = {node.name: node for node in program.graph.nodes}
     call = program.module_call_graph[0].signature
     inputs = [spec.arg for spec in signature.input_specs if spec.kind.name == "USER_INPUT"]
-    outputs = [spec.arg for spec in signature.output_specs if spec.kind.name in _USER_OUTPUTS]
+    outputs = [spec.arg for spec in signature.output_specs if spec.kind.name.lower() in USER_OUTPUT_KINDS]
     in_names = _input_names(call, len(inputs))
     out_names = _names(call.out_spec, len(outputs), "output") if call else []
     dimensions = _Dimensions(program)

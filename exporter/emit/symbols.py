@@ -33,6 +33,7 @@ class SymbolTable:
     def __init__(self, shape_env: ShapeEnv | None) -> None:
         self._shape_env = shape_env
         self._hints = backed_hints(shape_env) if shape_env else {}
+        self._labels = user_labels(shape_env) if shape_env else {}
         self._symbols: list[constraints.Symbol] = []
         self._symbol_places: dict[Any, int] = {}
         self._expressions: Table[constraints.Expression] = Table()
@@ -80,7 +81,7 @@ class SymbolTable:
             interval=self.interval(known) if known else None,
             hint=None if hint is None else _plain(hint),
             sources=self._sources(symbol),
-            label=user_labels(self._shape_env).get(symbol, "") if self._shape_env else "",
+            label=self._labels.get(symbol, ""),
         )
 
     def _sources(self, symbol: Any) -> list[constraints.Source]:

@@ -17,12 +17,12 @@ from archive.structure import contiguous_strides, is_contiguous
 from archive.writing import Blob
 from exporter.emit.literals import torch_name
 from schema import manifest as documents
-from schema.dtypes import CARRIERS
+from schema.dtypes import CARRIERS, stored_shape
 from schema.errors import Loc, UnsupportedError
-from schema.names import CONSTANTS, RESERVED, STORAGES
+from schema.names import RESERVED, STORAGES, constant_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class _Memory(NamedTuple):
@@ -112,23 +112,23 @@ def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     )
 
 
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+_NOT_PLAIN: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str]], ...] = (
+    (lambda t: type(t) not in _PLAIN_TYPES, lambda t: f"tensor of type {type(t).__qualname__}"),
+    (lambda t: t.layout is not torch.strided, lambda t: f"tensor of layout {torch_name(t.layout)}"),
+    (lambda t: t.is_meta, lambda _: "tensor without memory (device meta)"),
+    (lambda t: t.is_conj() or t.is_neg(), lambda _: "lazily conjugated or negated tensor"),
+    (lambda t: torch_name(t.dtype) not in CARRIERS, lambda t: f"tensor of type {t.dtype}"),
+)
+"""What no archive can hold, in the order in which it is asked, and how to say so."""
+
+
 def _check_plain(tensor: torch.Tensor, loc: Loc) -> None:
-    kind = type(tensor)
-    problem = (
-        f"a tensor of type {kind.__qualname__}"
-        if kind not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-        else f"a tensor of layout {torch_name(tensor.layout)}"
-        if tensor.layout is not torch.strided
-        else "a tensor without memory (device meta)"
-        if tensor.is_meta
-        else "a lazily conjugated or negated tensor"
-        if tensor.is_conj() or tensor.is_neg()
-        else f"a tensor of type {tensor.dtype}"
-        if torch_name(tensor.dtype) not in CARRIERS
-        else ""
-    )
-    if problem:
-        raise UnsupportedError(f"{problem} cannot be stored", loc=loc, remedy="convert it to a plain tensor first")
+    for holds, describe in _NOT_PLAIN:
+        if holds(tensor):
+            message = f"a {describe(tensor)} cannot be stored"
+            raise UnsupportedError(message, loc=loc, remedy="convert it to a plain tensor first")
 
 
 def _nbytes(row: documents.Tensor) -> int:
@@ -137,9 +137,8 @@ def _nbytes(row: documents.Tensor) -> int:
 
 def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
     """A storage as the tensor that covers it."""
-    carrier, content = CARRIERS[owner.dtype], memory.bytes
-    shape = (*owner.shape, carrier.parts) if carrier.parts > 1 else tuple(owner.shape)
-    return Blob(owner.name, carrier.code, shape, content.data_ptr(), content.numel(), content)
+    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), memory.bytes
+    return Blob(owner.name, code, shape, content.data_ptr(), content.numel(), content)
 
 
 def _flat_blob(memory: _Memory, width: int) -> Blob:
@@ -152,4 +151,5 @@ def _flat_blob(memory: _Memory, width: int) -> Blob:
 def constant_name(method: str, fqn: str, taken: Mapping[str, torch.Tensor], tensor: torch.Tensor) -> str:
     """The name to store a constant under: its FQN, with the method's name before it if another has that one."""
     known = taken.get(fqn)
-    return CONSTANTS + (fqn if known is None or _same_view(known, tensor) else f"{method}/{fqn}")
+    shared, own = constant_names(method, fqn)
+    return shared if known is None or _same_view(known, tensor) else own

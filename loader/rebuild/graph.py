@@ -68,6 +68,7 @@ class Metadata:
         self._values = values
         self._symbols = symbols
         self._debug = debug
+        self._traces = _stack_traces(debug) if debug else []
         self._stacks: list[dict[str, tuple[str, str]]] = [{}]
         for index, frame in enumerate(tables.document.frames):
             below = _at(self._stacks, frame.parent, "module frame", ("graph", "frames", index))
@@ -101,14 +102,21 @@ class Metadata:
         assert debug is not None
         row = _at(_at(debug.nodes, graph, "graph", loc), place, "node", loc)
         if row.stack:
-            frames = _at(debug.stacks, row.stack - 1, "stack", loc)
-            meta["stack_trace"] = "".join(_at(debug.frames, frame, "frame", loc) for frame in frames)
+            meta["stack_trace"] = _at(self._traces, row.stack - 1, "stack", loc)
         if row.sources:
             names = _at(debug.sources, row.sources - 1, "source", loc)
             meta["source_fn_stack"] = [(source.name, source.function) for source in names]
 
     def _symbol(self, index: int) -> Any:
         return _at(self._symbols.symbols, index, "symbol", ("graph", "bindings"))
+
+
+def _stack_traces(debug: debugging.Debug) -> list[str]:
+    """The text of each stack; nodes of one stack share it."""
+    return [
+        "".join(_at(debug.frames, frame, "frame", ("debug", "stacks", index)) for frame in frames)
+        for index, frames in enumerate(debug.stacks)
+    ]
 
 
 def build_graphs(tables: Tables, metadata: Metadata | None) -> tuple[fx.Graph, torch.nn.Module]:
