@@ -100,12 +100,6 @@ def test_keyword_arguments_have_to_be_a_mapping():
         capture(xy(lambda x, y: x), (ones(2),), [1])  # type: ignore[arg-type]
 
 
-def test_strict_is_not_available_yet():
-    with pytest.raises(CaptureError, match="not available yet") as caught:
-        capture(xy(lambda x, y: x), (ones(2),), strict=True)
-    assert caught.value.remedy == "pass strict=False"
-
-
 def _typo(x, y):
     return x.shape.nope
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -26,6 +26,29 @@ Dims = tuple[Any, ...]
 """For each dimension of a tensor: ``Dim``, a ``Dim.AUTO``-like hint, or None where it is fixed."""
 
 
+IR = Literal["training", "inference"]
+"""``training``: what the module calls, nothing decomposed. ``inference``: functional ATen, made by AOTAutograd."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to capture.
+
+    Attributes:
+        strict: Follow the module with Dynamo, which reads its bytecode, and not by running it.
+        ir: The dialect of the program.
+        preserve: Names of submodules whose calls the module call graph describes.
+        deferred_asserts: Turn guards on sizes into asserts of the program, where that is possible, instead of refusing.
+        joint_loss: Which output is the loss of a joint graph, forward and backward in one; None for no such graph.
+    """
+
+    strict: bool = False
+    ir: IR = "training"
+    preserve: tuple[str, ...] = ()
+    deferred_asserts: bool = False
+    joint_loss: int | None = None
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked for."""
@@ -34,6 +57,7 @@ class Request:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_shapes: DynamicShapes
+    options: Options = Options()
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import DynamicShapes, Request, Symbolic
+from exporter.capture.artifacts import IR, DynamicShapes, Options, Request, Symbolic
 from exporter.capture.bind import bind
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
@@ -23,7 +23,9 @@ from exporter.capture.wrap import wrap
 from exporter.torch_internals import unset_fake_temporarily
 from schema.errors import CaptureError
 
-_PIPELINE: tuple[Callable[[Any], Any], ...] = (
+Stage = Callable[[Any], Any]
+
+_PIPELINE: tuple[Stage, ...] = (
     bind,  # arguments to the signature of forward and to the shape specification
     symbolize,  # to fake tensors with symbolic sizes
     trace,  # the module over fakes, to a graph
@@ -46,6 +48,10 @@ def capture(
     *,
     dynamic_shapes: DynamicShapes = None,
     strict: bool = False,
+    ir: IR = "training",
+    preserve_module_call_signature: Sequence[str] = (),
+    prefer_deferred_runtime_asserts: bool = False,
+    joint_loss_index: int | None = None,
     on_stage: Callable[[str, float], None] | None = None,
     on_stage_start: Callable[[str], None] | None = None,
 ) -> torch.export.ExportedProgram:
@@ -59,7 +65,14 @@ def capture(
         args: Example positional arguments.
         kwargs: Example keyword arguments.
         dynamic_shapes: Which dimensions vary, by argument, as for ``torch.export.export``; what is left out is fixed.
-        strict: Not available yet.
+        strict: Follow the module with Dynamo, which reads its bytecode, and not by running it.
+        ir: ``"training"``, what ``torch.export.export`` gives: the operators that the module calls, in-place ones too;
+            or ``"inference"``: functional ATen, made by AOTAutograd.
+        preserve_module_call_signature: Names of submodules whose calling convention the program keeps, so that
+            ``torch.export.unflatten`` gives them back as modules that are called in the same way.
+        prefer_deferred_runtime_asserts: Turn guards on sizes into asserts of the program instead of refusing.
+        joint_loss_index: Which output is the loss; the program is then the joint graph of forward and backward. With
+            ``ir="inference"`` only.
         on_stage: Called with the name of each stage and its seconds when it has ended.
         on_stage_start: Called with the name of each stage when it begins.
 
@@ -70,17 +83,38 @@ def capture(
         CaptureError: The module cannot be captured. The error names the stage, the place and a remedy, and is chained
             to what torch or the module raised.
     """
-    if strict:
-        raise CaptureError(
-            "strict capture is not available yet", loc=("strict",), remedy="pass strict=False", stage=STAGES[0]
-        )
     if not isinstance(args, tuple):
         raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
     if not isinstance(kwargs, Mapping | None):
         raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
-    request = Request(module, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    options = Options(
+        strict=strict,
+        ir=ir,
+        preserve=tuple(preserve_module_call_signature),
+        deferred_asserts=prefer_deferred_runtime_asserts,
+        joint_loss=joint_loss_index,
+    )
+    _check_available(options)
+    request = Request(module, tuple(args), dict(kwargs or {}), dynamic_shapes, options)
     with unset_fake_temporarily():
         return _in_one_chunk(lambda: _run(request, on_stage, on_stage_start))  # type: ignore[no-any-return]
+
+
+def _stages(options: Options) -> tuple[Stage, ...]:  # noqa: ARG001
+    """The stages of one kind of capture, in order."""
+    return _PIPELINE
+
+
+def _check_available(options: Options) -> None:
+    for option, missing in (
+        ("strict", options.strict),
+        ("ir", options.ir != "training"),
+        ("preserve_module_call_signature", bool(options.preserve)),
+        ("prefer_deferred_runtime_asserts", options.deferred_asserts),
+        ("joint_loss_index", options.joint_loss is not None),
+    ):
+        if missing:
+            raise CaptureError(f"{option} is not available yet", loc=(option,), remedy="leave it out", stage=STAGES[0])
 
 
 def _malformed(name: str, value: object, expected: str, remedy: str) -> CaptureError:
@@ -92,7 +126,7 @@ def _run(
     request: Request, on_stage: Callable[[str, float], None] | None, on_stage_start: Callable[[str], None] | None
 ) -> Any:
     result: Any = request
-    for stage in _PIPELINE:
+    for stage in _stages(request.options):
         if on_stage_start is not None:
             on_stage_start(stage.__name__)
         begin = time.perf_counter()
