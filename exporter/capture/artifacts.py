@@ -123,6 +123,7 @@ class Symbolic:
 
     Attributes:
         bound: The checked arguments.
+        module: What is traced: the user's module.
         mode: The mode that all the fakes belong to.
         shape_env: The environment of all the symbols.
         fakes: The stand-in of each of ``bound.leaves``.
@@ -131,6 +132,7 @@ class Symbolic:
     """
 
     bound: Bound
+    module: torch.nn.Module
     mode: FakeTensorMode
     shape_env: ShapeEnv
     fakes: tuple[Any, ...]

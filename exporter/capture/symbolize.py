@@ -55,7 +55,7 @@ def symbolize(bound: Bound) -> Symbolic:
     with mode:
         fakes = tuple(_fake(mode, shape_env, leaf) for leaf in bound.leaves)
         equalities = equalities_of(bound, shape_env)
-    return Symbolic(bound, mode, shape_env, fakes, state_of(module, mode), equalities)
+    return Symbolic(bound, module, mode, shape_env, fakes, state_of(module, mode), equalities)
 
 
 def state_of(module: torch.nn.Module, mode: FakeTensorMode) -> State:

@@ -81,8 +81,8 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root = _Root(symbolic.bound.request.module)
-    with module_kept(symbolic.bound.request.module), tracing_environment(symbolic.mode), RewriteCalls():
+    root = _Root(symbolic.module)
+    with module_kept(symbolic.module), tracing_environment(symbolic.mode), RewriteCalls():
         state = {f"{_ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
         with _buffer_assignments(symbolic) as assigned, frame_walking():
             run = _runner(root, tuple(state), symbolic)
@@ -90,8 +90,8 @@ def trace(symbolic: Symbolic) -> Traced:
     _write_buffers(graph_module.graph, list(state), assigned)
     graph_module.graph.eliminate_dead_code(_kept_when_unused)
     _tidy(graph_module.graph)
-    if isinstance(symbolic.bound.request.module, torch.fx.GraphModule):
-        graph_module.meta.update(symbolic.bound.request.module.meta)
+    if isinstance(symbolic.module, torch.fx.GraphModule):
+        graph_module.meta.update(symbolic.module.meta)
     assert root.out_spec is not None
     return Traced(symbolic, graph_module, root.out_spec)
 
@@ -147,7 +147,7 @@ def _buffer_assignments(symbolic: Symbolic) -> Iterator[dict[str, str]]:
 
     torch follows the buffers of the outermost module only and forgets the others; here all are followed.
     """
-    module = symbolic.bound.request.module
+    module = symbolic.module
     owners = {id(owner._buffers): f"{path}." if path else "" for path, owner in reversed(list(module.named_modules()))}
     assigned: dict[str, str] = {}
 
