@@ -88,6 +88,7 @@ def export(
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Keep absolute paths of source files in stack traces.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     json: Json = False,
 ) -> None:
     """Capture a model and write it to an archive.
@@ -103,23 +104,26 @@ def export(
     from archive.render import export_lines
     from archive.summary import inspect as summary_of
     from exporter import export as export_module
-    from exporter.capture import STAGES
+    from exporter.events import Event, StageEnded
 
     prepared = prepare(target, inputs or [], dynamic or [])
     times: dict[str, float] = {}
-    with progress([*STAGES, "save"]) as advance:
+    with progress(shown=not (quiet or json)) as show:
 
-        def on_stage(name: str, seconds: float) -> None:
-            times[name] = seconds
-            advance(name, seconds)
+        def on_event(event: Event) -> None:
+            if isinstance(event, StageEnded):
+                times[event.stage] = event.seconds
+            show(event)
 
         export_module(
             **prepared._asdict(),
             path=output,
             record_outputs=record_outputs,
             keep_paths=keep_paths,
-            on_stage=on_stage,
+            on_event=on_event,
         )
+    if quiet:
+        return
     summary = summary_of(output)
     _print({**summary.to_dict(), "seconds": times}, json, lambda: export_lines(summary, times))
 

@@ -2,5 +2,6 @@
 
 from exporter.capture import capture
 from exporter.saving import export, save
+from exporter.statistics import operator_counts
 
-__all__ = ["capture", "export", "save"]
+__all__ = ["capture", "export", "operator_counts", "save"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from archive.writing import write_archive
 from exporter.capture import capture
 from exporter.emit.program import emit_programs
+from exporter.events import Report
 from exporter.recording import record_outputs as record
 from schema.codec import encode
 from schema.errors import UsageError
@@ -19,6 +19,8 @@ from schema.names import is_identifier
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+
+    from exporter.events import Event
 
 
 def save(
@@ -73,7 +75,7 @@ def export(
     strict: bool = False,
     record_outputs: bool = False,
     keep_paths: bool = False,
-    on_stage: Callable[[str, float], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> torch.export.ExportedProgram:
     """Capture a module and write it to an archive.
 
@@ -86,7 +88,7 @@ def export(
         strict: As for :func:`exporter.capture`.
         record_outputs: As for :func:`save`.
         keep_paths: As for :func:`save`.
-        on_stage: Called with the name of each stage and the seconds it took, when it has ended.
+        on_event: As for :func:`exporter.capture`; writing the file is one more stage, ``save``.
 
     Returns:
         The captured program.
@@ -96,9 +98,7 @@ def export(
         UnsupportedError: The program holds something that the format cannot carry.
         AccessError: The file cannot be written.
     """
-    program = capture(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict, on_stage=on_stage)
-    start = perf_counter()
-    save(program, path, record_outputs=record_outputs, keep_paths=keep_paths)
-    if on_stage:
-        on_stage("save", perf_counter() - start)
+    program = capture(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict, on_event=on_event)
+    with Report(on_event).stage("save"):
+        save(program, path, record_outputs=record_outputs, keep_paths=keep_paths)
     return program

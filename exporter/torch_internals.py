@@ -7,6 +7,8 @@ No other file of this package names a private torch module. Functions that torch
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -69,6 +71,7 @@ from torch.fx.experimental.symbolic_shapes import uninteresting_files as _uninte
 from torch.fx.passes.runtime_assert import insert_deferred_runtime_asserts as _insert_deferred_runtime_asserts
 from torch.fx.passes.split_module import split_module as _split_module
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass as _is_traceable_wrapper_subclass
 from torch.utils._pytree import SequenceKey, TreeSpec
 from torch.utils._sympy.numbers import int_oo
@@ -150,6 +153,7 @@ __all__ = [
     "lazy_graph_modules",
     "make_fx",
     "maybe_disable_thunkify",
+    "outside_of_modes",
     "predispatch",
     "proxy_tensor",
     "pytree",
@@ -220,6 +224,13 @@ BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
 
 FAKE_TENSOR_LOGGER = FakeTensorMode.__module__
 """Where torch logs what goes wrong in an operator's rule for shapes, before it raises it."""
+
+
+@contextmanager
+def outside_of_modes() -> Iterator[None]:
+    """Compute with tensors as if nothing was being traced."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield
 
 
 def collective_remaps() -> tuple[dict[Any, Any], dict[Any, str]]:

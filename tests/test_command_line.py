@@ -395,20 +395,37 @@ class TestBadInput:
 
 
 class TestProgress:
-    def test_nobody_watching_means_no_bar(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with progress(["one", "two"]) as advance:
-            advance("one", 0.1)
+    def test_where_nobody_watches_a_line_appears_now_and_then(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with progress(shown=True) as show:
+            show("too early")
         assert capsys.readouterr().err == ""
+        monkeypatch.setattr("archive.cli_progress._PAUSE_SECONDS", 0.0)
+        with progress(shown=True) as show:
+            show("in time\x1b")
+        assert capsys.readouterr().err == "in time\\x1b\n"
 
-    def test_on_a_terminal_a_bar_appears_after_a_while(
+    def test_on_a_terminal_a_live_line_appears_after_a_while(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        with progress(["one", "two"]) as advance:
-            advance("one", 0.1)
+        with progress(shown=True) as show:
+            show("[red]two")
         assert "two" not in capsys.readouterr().err
         monkeypatch.setattr("archive.cli_progress._PATIENCE_SECONDS", 0.0)
-        with progress(["one", "two"]) as advance:
-            advance("one", 0.1)
+        with progress(shown=True) as show:
+            show("[red]two")
             time.sleep(0.3)
-        assert "two" in capsys.readouterr().err
+        assert "[red]two" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(("option", "prints"), [((), True), (("--json",), False), (("--quiet",), False)])
+    def test_stages_and_modules_are_told_unless_it_is_to_be_quiet(
+        self, archive, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...], prints: bool
+    ) -> None:
+        monkeypatch.setattr("archive.cli_progress._PAUSE_SECONDS", 0.0)
+        done = archive("export", "models:with_args", "-o", "m.safetensors", *option)
+        told = [line.partition(":")[0] for line in done.err.splitlines()]
+        assert done.code == 0
+        assert ("module 2 of 2, linear (Linear)" in told) == ("trace" in told) == ("save" in told) == prints
+        assert (done.out == "") == ("--quiet" in option)

@@ -8,10 +8,12 @@ held before still holds. The records are frozen; the graph module they carry is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
+from exporter.events import Report
 
 if TYPE_CHECKING:
     from exporter.torch_internals import EqualityConstraint, FakeTensorMode, ShapeEnv, Source, pytree
@@ -51,13 +53,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What the user asked for, and who hears of it."""
 
     module: torch.nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_shapes: DynamicShapes
     options: Options = Options()
+    report: Report = field(default_factory=Report)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from exporter.capture.artifacts import IR, DynamicShapes, Options, Request, Symbolic
 from exporter.capture.bind import bind
+from exporter.capture.classify import classify
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.lift import lift
@@ -20,6 +20,8 @@ from exporter.capture.solve import solve
 from exporter.capture.symbolize import symbolize
 from exporter.capture.trace import trace
 from exporter.capture.wrap import wrap
+from exporter.events import CaptureEnded, CaptureFailed, Event, Report
+from exporter.statistics import operator_counts
 from exporter.torch_internals import unset_fake_temporarily
 from schema.errors import CaptureError
 
@@ -52,8 +54,7 @@ def capture(
     preserve_module_call_signature: Sequence[str] = (),
     prefer_deferred_runtime_asserts: bool = False,
     joint_loss_index: int | None = None,
-    on_stage: Callable[[str, float], None] | None = None,
-    on_stage_start: Callable[[str], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> torch.export.ExportedProgram:
     """Capture a module as a program, by running it once over fake tensors.
 
@@ -73,8 +74,8 @@ def capture(
         prefer_deferred_runtime_asserts: Turn guards on sizes into asserts of the program instead of refusing.
         joint_loss_index: Which output is the loss; the program is then the joint graph of forward and backward. With
             ``ir="inference"`` only.
-        on_stage: Called with the name of each stage and its seconds when it has ended.
-        on_stage_start: Called with the name of each stage when it begins.
+        on_event: Called with each event of ``exporter.events``: stages, modules that the trace enters, the end. What
+            it raises ends the capture and is raised here. The same goes to the logger ``exporter``.
 
     Returns:
         The program, in training IR.
@@ -83,10 +84,6 @@ def capture(
         CaptureError: The module cannot be captured. The error names the stage, the place and a remedy, and is chained
             to what torch or the module raised.
     """
-    if not isinstance(args, tuple):
-        raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
-    if not isinstance(kwargs, Mapping | None):
-        raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
     options = Options(
         strict=strict,
         ir=ir,
@@ -94,10 +91,27 @@ def capture(
         deferred_asserts=prefer_deferred_runtime_asserts,
         joint_loss=joint_loss_index,
     )
-    _check_available(options)
-    request = Request(module, tuple(args), dict(kwargs or {}), dynamic_shapes, options)
-    with unset_fake_temporarily():
-        return _in_one_chunk(lambda: _run(request, on_stage, on_stage_start))  # type: ignore[no-any-return]
+    report = Report(on_event)
+    try:
+        _check_arguments(args, kwargs)
+        _check_available(options)
+        request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
+        with unset_fake_temporarily():
+            program = _in_one_chunk(lambda: _run(request))
+    except CaptureError as error:
+        report(CaptureFailed(error, classify(error)))
+        raise
+    if report.hears(CaptureEnded):
+        seconds = dict(report.seconds)
+        report(CaptureEnded(sum(seconds.values()), seconds, operator_counts(program), strict, ir))
+    return program  # type: ignore[no-any-return]
+
+
+def _check_arguments(args: object, kwargs: object) -> None:
+    if not isinstance(args, tuple):
+        raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
+    if not isinstance(kwargs, Mapping | None):
+        raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
 
 
 def _stages(options: Options) -> tuple[Stage, ...]:  # noqa: ARG001
@@ -122,29 +136,24 @@ def _malformed(name: str, value: object, expected: str, remedy: str) -> CaptureE
     return CaptureError(message, loc=(name,), remedy=remedy, stage=STAGES[0])
 
 
-def _run(
-    request: Request, on_stage: Callable[[str, float], None] | None, on_stage_start: Callable[[str], None] | None
-) -> Any:
+def _run(request: Request) -> Any:
     result: Any = request
     for stage in _stages(request.options):
-        if on_stage_start is not None:
-            on_stage_start(stage.__name__)
-        begin = time.perf_counter()
-        result = _advance(stage, result, request.module)
-        if on_stage is not None:
-            on_stage(stage.__name__, time.perf_counter() - begin)
+        with request.report.stage(stage.__name__):
+            result = _advance(stage, result, request)
     return result
 
 
-def _advance(stage: Callable[[Any], Any], given: Any, module: torch.nn.Module) -> Any:
+def _advance(stage: Stage, given: Any, request: Request) -> Any:
     try:
         return stage(given)
-    except CaptureError as error:
-        error.stage = error.stage or stage.__name__
-        raise
     except Exception as error:
+        request.report.check()
+        if isinstance(error, CaptureError):
+            error.stage = error.stage or stage.__name__
+            raise
         symbolic = given if isinstance(given, Symbolic) else getattr(given, "symbolic", None)
-        raise explain(error, stage.__name__, module, symbolic) from error
+        raise explain(error, stage.__name__, request.module, symbolic) from error
 
 
 def _in_one_chunk(run: Callable[[], Any]) -> Any:

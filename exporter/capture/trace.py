@@ -17,6 +17,7 @@ from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
 from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_kept
+from exporter.capture.progress import progress
 from exporter.capture.registration import how_to_register
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
@@ -84,7 +85,8 @@ def trace(symbolic: Symbolic) -> Traced:
     root = _Root(symbolic.module)
     with module_kept(symbolic.module), tracing_environment(symbolic.mode), RewriteCalls():
         state = {f"{_ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
-        with _buffer_assignments(symbolic) as assigned, frame_walking():
+        entering = progress(symbolic.module, symbolic.bound.request.report)
+        with _buffer_assignments(symbolic) as assigned, frame_walking(entering):
             run = _runner(root, tuple(state), symbolic)
             graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*state.values(), *symbolic.fakes)
     _write_buffers(graph_module.graph, list(state), assigned)

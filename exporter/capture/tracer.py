@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+
+from exporter.capture.progress import Entering
 from exporter.torch_internals import STACK_TRACE_ANCHORS, ModuleStackTracer, proxy_tensor, uninteresting_files
 
 
@@ -33,12 +36,23 @@ class FrameWalkingTracer(ModuleStackTracer):  # type: ignore[misc]
         return node
 
 
+def _telling(entering: Entering) -> type[FrameWalkingTracer]:
+    """Return the tracer that says which module it enters."""
+
+    class TellingTracer(FrameWalkingTracer):
+        def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
+            entering(m, self.graph)
+            return super().call_module(m, *args)
+
+    return TellingTracer
+
+
 @contextmanager
-def frame_walking() -> Iterator[None]:
+def frame_walking(entering: Entering | None) -> Iterator[None]:
     """Make ``make_fx`` use ``FrameWalkingTracer``; it names its tracer by a global and takes no argument for it."""
     module: Any = proxy_tensor
     before = module._ModuleStackTracer
-    module._ModuleStackTracer = FrameWalkingTracer
+    module._ModuleStackTracer = _telling(entering) if entering else FrameWalkingTracer
     try:
         yield
     finally:
