@@ -102,7 +102,7 @@ class CaptureFailed:
 
     def __str__(self) -> str:
         documented = f" (case {self.case} of torch's exportdb)" if self.case else ""
-        return f"capture failed in stage {self.error.stage}: {self.error}{documented}"
+        return f"capture failed: {self.error}{documented}"
 
 
 Event = StageBegan | StageEnded | ModuleEntered | CaptureEnded | CaptureFailed

@@ -52,9 +52,13 @@ class ArchiveError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        where = f" (at {'.'.join(map(str, self.loc))})" if self.loc else ""
+        where = self._where()
+        place = f" ({where})" if where else ""
         remedy = f"; {self.remedy}" if self.remedy else ""
-        return " ".join(f"{self.message}{where}{remedy}".split())
+        return " ".join(f"{self.message}{place}{remedy}".split())
+
+    def _where(self) -> str:
+        return f"at {'.'.join(map(str, self.loc))}" if self.loc else ""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.message, self.loc, self.remedy)
@@ -102,6 +106,10 @@ class CaptureError(ArchiveError):
     def __init__(self, message: str, *, loc: Loc = (), remedy: str = "", stage: str = "") -> None:
         super().__init__(message, loc=loc, remedy=remedy)
         self.stage = stage
+
+    def _where(self) -> str:
+        stage = f"in stage {self.stage}" if self.stage else ""
+        return ", ".join(filter(None, (super()._where(), stage)))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_capture, (type(self), self.message, self.loc, self.remedy, self.stage)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -230,6 +232,49 @@ def test_the_place_is_the_innermost_module_and_the_users_line():
     error = refused(model, ones(1, 2))
     assert error.loc[0].startswith("1.1, ")
     assert "(at 1.1, linear.py:" in str(error)
+    assert ", in stage trace); " in str(error)
+
+
+class _Block(torch.nn.Module):
+    """Calls a function in a method that is not ``forward``."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def attend(self, x):
+        return self.function(x)
+
+    def forward(self, x):
+        return self.attend(x)
+
+
+DEEP_DOWN: dict[str, tuple[Any, str]] = {
+    "an error": (lambda x: raises(x, x), "trace"),
+    "an error inside Python's library": (lambda x: json.dumps(x), "trace"),
+    "a branch": (lambda x: x if x.sum() > 0 else -x, "trace"),
+    "a size that is fixed": (lambda x: x.reshape(4, 2), "solve"),
+    "a size that is limited": (lambda x: x if x.shape[0] < 7 else -x, "solve"),
+    "a call that torch cannot follow": (torch.func.grad(lambda x: x.sum()), "lift"),
+}
+
+
+@pytest.mark.parametrize("what", DEEP_DOWN)
+def test_a_failure_deep_down_names_module_line_and_stage(what):
+    function, stage = DEEP_DOWN[what]
+    layers = torch.nn.ModuleDict({"inner": _Block(function)})
+
+    class Outer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x):
+            return self.layers["inner"](x)
+
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), Outer())
+    error = refused(module, ones(4, 2), shapes={"input": {0: Dim("n")}})
+    assert re.search(rf"\(at 1\.layers\.inner, \w*capture_refusals\.py:\d+, in stage {stage}\); \w", str(error))
 
 
 def test_a_capture_error_can_be_pickled():

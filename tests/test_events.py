@@ -119,7 +119,7 @@ class TestFailure:
         assert [event.stage for event in of_kind(StageEnded, told)] == ["bind", "symbolize"]
         assert told[-1].error.stage == "trace"
         assert told[-1].case is None
-        assert "capture failed in stage trace: forward raised ValueError: of my own" in str(told[-1])
+        assert "capture failed: forward raised ValueError: of my own" in str(told[-1])
 
     def test_also_where_the_arguments_are_no_arguments(self):
         told: list[Event] = []

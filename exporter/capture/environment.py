@@ -8,11 +8,12 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
 
-from exporter.capture.places import running_users_frame
+from exporter.capture.places import running_module, running_users_frame
 from exporter.torch_internals import (
     BACKENDS_THAT_DECOMPOSE,
     FAKE_TENSOR_LOGGER,
@@ -105,8 +106,19 @@ def _errors_not_logged() -> Iterator[None]:
 
 @contextmanager
 def _guards_at_users_lines(shape_env: Any) -> Iterator[None]:
-    """Let the shape environment note the user's line for what it decides, and not the one inside torch."""
-    shape_env._get_user_frame = running_users_frame
+    """Let the shape environment note the user's line for what it decides, and not the one inside torch.
+
+    Which module ran that line first is noted beside it, for ``place_of_decision``.
+    """
+    shape_env.deciders = {}
+
+    def users_frame() -> FrameType | None:
+        frame = running_users_frame()
+        if frame is not None:
+            shape_env.deciders.setdefault((frame.f_code.co_filename, frame.f_lineno), running_module(frame))
+        return frame
+
+    shape_env._get_user_frame = users_frame
     try:
         yield
     finally:

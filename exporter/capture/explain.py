@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from exporter.capture.artifacts import Symbolic
-from exporter.capture.places import place_of, place_of_fixing, users_frame_of
+from exporter.capture.places import place_of, place_of_decision, users_frame_of
 from exporter.capture.wording import (
     dimension_in_words,
     has_unnamed,
@@ -35,6 +35,7 @@ Explanation = tuple[str, str]
 
 _TOO_WIDE = "the module does not hold for all the sizes that dynamic_shapes admits"
 _FIXED = re.compile(r"You marked (.+?) as dynamic but your code specialized it to be a constant \((.+?)\)\.")
+_SIZE = re.compile(r"L\[\S+?\.size\(\)\[\d+\]")
 
 
 def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Symbolic | None) -> CaptureError:
@@ -51,17 +52,17 @@ def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Sym
     """
     describe = next((how for kind, how in _EXPLANATIONS if isinstance(error, kind)), None)
     message, remedy = describe(error, symbolic) if describe else _unforeseen(error, stage, symbolic)
-    loc = place_of(error, module) or _place_of_fixing(error, symbolic)
+    loc = place_of(error, module) or _place_of_decision(error, module, symbolic)
     return CaptureError(message, loc=loc, remedy=remedy, stage=stage)
 
 
-def _place_of_fixing(error: Exception, symbolic: Symbolic | None) -> Loc:
-    """Return the line of the user's that fixed the size of which torch complains first."""
-    fixed = _FIXED.search(str(error))
-    if symbolic is None or fixed is None:
+def _place_of_decision(error: Exception, module: torch.nn.Module, symbolic: Symbolic | None) -> Loc:
+    """Return the module and the line of the user's that fixed or limited a size of which torch complains."""
+    if symbolic is None or not isinstance(error, ConstraintViolationError | ValueRangeError):
         return ()
-    places = (place_of_fixing(symbol, symbolic.shape_env) for symbol in symbols_of(fixed[1], symbolic))
-    return next(filter(None, places), ())
+    sizes = [name for name, _ in _FIXED.findall(str(error))] + _SIZE.findall(str(error))
+    symbols = (symbol for size in sizes for symbol in symbols_of(size, symbolic))
+    return next(filter(None, (place_of_decision(symbol, symbolic.shape_env, module) for symbol in symbols)), ())
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from torch.export.graph_signature import (
 )
 
 from exporter.capture.artifacts import Enforced, Lifted
-from exporter.capture.places import source_line_of
+from exporter.capture.places import place_of_node
 from exporter.torch_internals import FakeTensor, FunctionalTensor, is_functorch_wrapped, pytree, unset_fake_temporarily
 from schema.errors import CaptureError
 
@@ -196,6 +196,6 @@ def _check_is_data(node: torch.fx.Node, value: torch.Tensor) -> None:
     if isinstance(value, FakeTensor | FunctionalTensor) or is_functorch_wrapped(value):
         raise CaptureError(
             "a tensor without data was met as a constant: torch cannot follow the call that made it",
-            loc=source_line_of(node.meta.get("stack_trace")),
+            loc=place_of_node(node),
             remedy="compute it inside forward with plain operators, without torch.func.grad or a subclass's insides",
         )
