@@ -152,6 +152,7 @@ __all__ = [
     "is_traceable_wrapper_subclass",
     "lazy_graph_modules",
     "make_fx",
+    "marked_dims",
     "maybe_disable_thunkify",
     "outside_of_modes",
     "predispatch",
@@ -192,6 +193,17 @@ free_unbacked_symbols: Any = _free_unbacked_symbols
 unbacked_paths: Any = _unbacked_paths
 insert_deferred_runtime_asserts: Any = _insert_deferred_runtime_asserts
 uninteresting_files: Any = _uninteresting_files
+
+
+def marked_dims(tensor: torch.Tensor) -> dict[int, Any]:
+    """What ``torch._dynamo.mark_dynamic`` and ``maybe_mark_dynamic`` noted on a tensor: a hint for each dimension."""
+    ranges = {noted.dim: noted for noted in getattr(tensor, "_dynamo_dynamic_range", ())}
+    hints = {
+        **dict.fromkeys(getattr(tensor, "_dynamo_dynamic_indices", ()), torch.export.Dim.DYNAMIC),
+        **dict.fromkeys(getattr(tensor, "_dynamo_weak_dynamic_indices", ()), torch.export.Dim.AUTO),
+    }
+    return {dim: hint(ranges[dim].min, ranges[dim].max) if dim in ranges else hint for dim, hint in hints.items()}
+
 
 # --- tracing -------------------------------------------------------------------------------------------------
 

@@ -100,11 +100,11 @@ def _arguments(
         match signature.parameters[name].kind:
             case inspect.Parameter.VAR_POSITIONAL:
                 keys: list[Any] = [pytree.SequenceKey(index) for index in range(len(value))]
-                for key, item, part in zip(keys, value, shapes.of_children(spec, keys, (name,)), strict=True):
+                for key, item, part in zip(keys, value, shapes.of_children(spec, value, keys, (name,)), strict=True):
                     yield _Argument(None, item, part, (name, key), source_of(source, key))
             case inspect.Parameter.VAR_KEYWORD:
                 entries: list[Any] = [pytree.MappingKey(key) for key in value]
-                for entry, part in zip(entries, shapes.of_children(spec, entries, (name,)), strict=True):
+                for entry, part in zip(entries, shapes.of_children(spec, value, entries, (name,)), strict=True):
                     yield _Argument(entry.key, value[entry.key], part, (entry.key,), LocalSource(entry.key))
             case _:
                 yield _Argument(None if name in positional else name, value, spec, (name,), source)
@@ -143,7 +143,7 @@ def _walk(value: Any, spec: Any, path: KeyPath, source: Source) -> Iterator[Leaf
         )
     entries, _ = kind.flatten_with_keys_fn(value)
     keys = [key for key, _ in entries]
-    for (key, child), part in zip(entries, shapes.of_children(spec, keys, path), strict=True):
+    for (key, child), part in zip(entries, shapes.of_children(spec, value, keys, path), strict=True):
         yield from _walk(child, part, (*path, key), source_of(source, key))
 
 

@@ -124,7 +124,6 @@ def _check_available(options: Options) -> None:
         ("strict", options.strict),
         ("ir", options.ir != "training"),
         ("preserve_module_call_signature", bool(options.preserve)),
-        ("prefer_deferred_runtime_asserts", options.deferred_asserts),
         ("joint_loss_index", options.joint_loss is not None),
     ):
         if missing:

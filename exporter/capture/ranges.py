@@ -8,6 +8,7 @@ import torch
 
 from exporter.capture.artifacts import Leaf, Symbolic
 from exporter.capture.paths import loc_of
+from exporter.capture.wording import dim_in_words
 from exporter.torch_internals import DimHint, ValueRangeError, ValueRanges, free_unbacked_symbols, int_oo
 from schema.errors import CaptureError, Loc
 
@@ -67,13 +68,13 @@ def _narrow_by_hint(ranges: Ranges, symbolic: Symbolic, size: Any, dim: Any, exa
         left = traced & wanted
     except ValueRangeError as error:
         raise CaptureError(
-            f"{dim!r} was asked for, but the module allows only {traced.lower} to {traced.upper}",
+            f"{dim_in_words(dim)} was asked for, but the module allows only {traced.lower} to {traced.upper}",
             loc=loc,
             remedy="widen the range of the hint",
         ) from error
     if dim.type.name == "DYNAMIC" and left.lower == left.upper:
         raise CaptureError(
-            f"{dim!r} was asked for, but the module fixes this size to {left.lower}",
+            f"{dim_in_words(dim)} was asked for, but the module fixes this size to {left.lower}",
             loc=loc,
             remedy=f"use Dim.AUTO or Dim.STATIC here, or keep the module from treating {example} specially",
         )

@@ -1,7 +1,8 @@
 """The shape specification: which part of ``dynamic_shapes`` belongs to which leaf.
 
 A container is specified by a container of the same layout; None leaves all below it fixed, and so does leaving a key
-or an argument out. torch asks for every key; apart from that the language is the one of ``torch.export``.
+or an argument out. torch asks for every key; apart from that the language is the one of ``torch.export``. Where nothing
+is specified, the marks of ``torch._dynamo.mark_dynamic`` and ``maybe_mark_dynamic`` count, as they do in torch.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import torch
 
 from exporter.capture.artifacts import Dims, KeyPath, Request
 from exporter.capture.paths import key_of, loc_of
-from exporter.torch_internals import DimHint
+from exporter.capture.wording import dim_in_words
+from exporter.torch_internals import DimHint, marked_dims, pytree
 from schema.errors import CaptureError
 
-HOW_TO_SPECIFY = "give each dimension an int, None, Dim.STATIC, Dim.AUTO, Dim.DYNAMIC or a named Dim"
+_DIMENSION = "an int, None, Dim.STATIC, Dim.AUTO, Dim.DYNAMIC or a named Dim"
+_TENSOR = f"give a dict such as {{0: Dim('n')}}, or a tuple with one entry for each dimension: {_DIMENSION}"
+_SCALAR = "give None; of what is no tensor, only integers can vary, by Dim.DYNAMIC or Dim.AUTO"
 
 
 def resolve(request: Request, declared: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
@@ -37,7 +41,11 @@ def resolve(request: Request, declared: Mapping[str, Any], signature: inspect.Si
     if isinstance(shapes, Mapping):
         return _by_name(shapes, declared, signature)
     if isinstance(shapes, str) or not isinstance(shapes, Sequence):
-        raise _malformed(f"dynamic_shapes is a {type(shapes).__name__}", ())
+        raise CaptureError(
+            f"dynamic_shapes is of type {type(shapes).__name__}",
+            loc=("dynamic_shapes",),
+            remedy="give a dict by the arguments' names, or a tuple with one entry for each argument",
+        )
     if len(shapes) != len(declared):
         raise CaptureError(
             f"dynamic_shapes has {len(shapes)} entries for {len(declared)} arguments ({', '.join(declared)})",
@@ -48,17 +56,34 @@ def resolve(request: Request, declared: Mapping[str, Any], signature: inspect.Si
 
 
 def _spelled_out(request: Request) -> Any:
-    shapes = request.dynamic_shapes
+    shapes: Any = request.dynamic_shapes
+    if shapes is None or (isinstance(shapes, Mapping | Sequence) and not shapes):
+        shapes = _marks(request)
     if not isinstance(shapes, torch.export.ShapesCollection | torch.export.AdditionalInputs):
         return shapes
     try:
         return shapes.dynamic_shapes(request.module, request.args, request.kwargs)  # type: ignore[no-untyped-call]
     except (ValueError, AssertionError, TypeError) as error:
+        collected = isinstance(shapes, torch.export.ShapesCollection)
         raise CaptureError(
             f"the {type(shapes).__name__} does not fit the example arguments: {error}",
             loc=("dynamic_shapes",),
-            remedy="build it from the very tensors that are passed as args and kwargs",
+            remedy="build it from the very tensors that are passed as args and kwargs"
+            if collected
+            else "pass the same structure as in args and kwargs; only sizes of tensors and integers may differ",
         ) from error
+
+
+def _marks(request: Request) -> torch.export.ShapesCollection | None:
+    """What the example tensors themselves are marked with."""
+    leaves = pytree.tree_leaves((request.args, request.kwargs))
+    marked = [(leaf, dims) for leaf in leaves if isinstance(leaf, torch.Tensor) and (dims := marked_dims(leaf))]
+    if not marked:
+        return None
+    shapes = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor, dims in marked:
+        shapes[tensor].update(dims)
+    return shapes
 
 
 def _by_name(shapes: Mapping[str, Any], declared: Mapping[str, Any], signature: inspect.Signature) -> dict[str, Any]:
@@ -80,31 +105,34 @@ def _by_name(shapes: Mapping[str, Any], declared: Mapping[str, Any], signature: 
     return found
 
 
-def of_children(spec: Any, keys: Sequence[Any], path: KeyPath) -> list[Any]:
+def of_children(spec: Any, container: Any, keys: Sequence[Any], path: KeyPath) -> list[Any]:
     """Split the specification of a container among its children.
 
     Args:
         spec: The specification of the container.
+        container: The container.
         keys: The pytree keys of its children.
         path: Where the container stands.
 
     Raises:
         CaptureError: The specification has another layout than the container.
     """
+    names = [key_of(key) for key in keys]
+    by_name = not any(isinstance(key, pytree.SequenceKey) for key in keys)
+    by_order = not isinstance(container, Mapping)
     match spec:
         case None:
             return [None] * len(keys)
-        case Mapping():
-            names = [key_of(key) for key in keys]
-            if unknown := [key for key in spec if key not in names]:
-                raise _malformed(f"{unknown[0]!r} is in the specification but not in the argument", path)
+        case Mapping() if by_name and all(key in names for key in spec):
             return [spec.get(name) for name in names]
-        case list() | tuple() if len(spec) == len(keys):
+        case Sequence() if by_order and len(spec) == len(keys) and not isinstance(spec, str):
             return list(spec)
-        case list() | tuple():
-            raise _malformed(f"{len(spec)} specifications for {len(keys)} elements", path)
-        case _:
-            raise _malformed(f"a container cannot be specified by {spec!r}", path)
+    ways = [f"a dict with keys of {names}"] * by_name + [f"a list with {len(keys)} entries"] * by_order
+    raise _malformed(
+        f"{dim_in_words(spec)} has another layout than the {type(container).__name__} that it is to specify",
+        f"give {' or '.join(ways)}, or None where nothing varies",
+        path,
+    )
 
 
 def of_tensor(tensor: torch.Tensor, spec: Any, path: KeyPath) -> Dims:
@@ -118,18 +146,19 @@ def of_tensor(tensor: torch.Tensor, spec: Any, path: KeyPath) -> Dims:
         case None:
             return (None,) * rank
         case Mapping():
-            if outside := [index for index in spec if not (isinstance(index, int) and 0 <= index < rank)]:
-                raise _malformed(f"there is no dimension {outside[0]!r} in a tensor with {rank} dimensions", path)
+            if outside := [index for index in spec if index not in range(rank) or type(index) is not int]:
+                what = f"there is no dimension {outside[0]!r} in a tensor with {rank} dimensions"
+                raise _malformed(what, f"dimensions are counted from 0; {_TENSOR}", path)
             given = [spec.get(index) for index in range(rank)]
         case list() | tuple():
             if len(spec) != rank:
-                raise _malformed(f"{len(spec)} specifications for a tensor with {rank} dimensions", path)
+                raise _malformed(f"{len(spec)} specifications for a tensor with {rank} dimensions", _TENSOR, path)
             given = list(spec)
         case _:
-            raise _malformed(f"a tensor cannot be specified by {spec!r}", path)
+            raise _malformed(f"a tensor cannot be specified by {dim_in_words(spec)}", _TENSOR, path)
     for index, dim in enumerate(given):
-        if not (dim is None or isinstance(dim, int | torch.export.Dim | DimHint)):
-            raise _malformed(f"a dimension cannot be specified by {dim!r}", path, "shape", index)
+        if not (dim is None or type(dim) is int or isinstance(dim, torch.export.Dim | DimHint)):
+            raise _malformed(f"a dimension cannot be specified by {dim!r}", f"give {_DIMENSION}", path, "shape", index)
     return tuple(given)
 
 
@@ -143,11 +172,12 @@ def of_scalar(value: Any, spec: Any, path: KeyPath) -> Any:
     if spec is None or (is_int and type(spec) is int and spec == value):
         return None
     if is_int and isinstance(spec, torch.export.Dim):
-        raise _malformed("an integer cannot have a named Dim; use Dim.DYNAMIC or Dim.AUTO", path)
+        raise _malformed("an integer cannot have a named Dim", _SCALAR, path)
     if is_int and isinstance(spec, DimHint):
         return None if spec.type.name == "STATIC" else spec
-    raise _malformed(f"an input of type {type(value).__name__} cannot be specified by {spec!r}", path)
+    what = f"an input of type {type(value).__name__} cannot be specified by {dim_in_words(spec)}"
+    raise _malformed(what, _SCALAR, path)
 
 
-def _malformed(message: str, path: KeyPath, *more: str | int) -> CaptureError:
-    return CaptureError(message, loc=("dynamic_shapes", *loc_of(path, *more)), remedy=HOW_TO_SPECIFY)
+def _malformed(message: str, remedy: str, path: KeyPath, *more: str | int) -> CaptureError:
+    return CaptureError(message, loc=("dynamic_shapes", *loc_of(path, *more)), remedy=remedy)

@@ -9,8 +9,11 @@ import torch
 
 from exporter.capture.artifacts import Leaf
 from exporter.capture.paths import loc_of
+from exporter.capture.wording import dim_in_words
 from exporter.torch_internals import DerivedDim, DimHint
 from schema.errors import CaptureError, Loc
+
+_NOT_VARIED = "torch takes sizes 0 and 1 for fixed"
 
 Sized = tuple[Any, int, Loc]
 """The specification of a dimension, its size in the example, and where it is."""
@@ -27,22 +30,23 @@ def check_sizes(leaves: Iterable[Leaf]) -> None:
     """
     leaves = list(leaves)
     _check_repeated_tensors(leaves)
+    for leaf in leaves:
+        if leaf.hint is not None:
+            _check_range(leaf.hint, leaf.value, loc_of(leaf.path))
     sized = list(_specified(leaves))
     for dim, size, loc in sized:
-        _check_one(dim, size, loc)
+        _check_size(dim, size, loc)
     _check_named([(dim, size, loc) for dim, size, loc in sized if isinstance(dim, torch.export.Dim)])
 
 
 def _specified(leaves: Iterable[Leaf]) -> Iterator[Sized]:
     for leaf in leaves:
-        if leaf.hint is not None:
-            yield leaf.hint, leaf.value, loc_of(leaf.path)
         for index, dim in enumerate(leaf.dims):
             if dim is not None:
                 yield dim, leaf.value.shape[index], loc_of(leaf.path, "shape", index)
 
 
-def _check_one(dim: Any, size: int, loc: Loc) -> None:
+def _check_size(dim: Any, size: int, loc: Loc) -> None:
     if isinstance(dim, int):
         if dim != size:
             raise CaptureError(
@@ -51,18 +55,28 @@ def _check_one(dim: Any, size: int, loc: Loc) -> None:
                 remedy=f"pass an example of size {dim}, or specify {size} or a Dim",
             )
         return
-    low, high = _range_of(dim, loc)
-    if not ((low is None or size >= low) and (high is None or size <= high)):
+    _check_range(dim, size, loc)
+    if size in (0, 1) and not (isinstance(dim, DimHint) and dim.type.name != "DYNAMIC"):
         raise CaptureError(
-            f"the example has {size}, outside the range of {dim!r}",
+            f"the example has {size} where {dim_in_words(dim)} is to vary, and {_NOT_VARIED}",
+            loc=loc,
+            remedy="pass an example of size 2 or more, or leave this dimension fixed",
+        )
+
+
+def _check_range(dim: Any, value: int, loc: Loc) -> None:
+    low, high = _range_of(dim, loc)
+    if not ((low is None or value >= low) and (high is None or value <= high)):
+        raise CaptureError(
+            f"the example has {value}, outside the range of {dim_in_words(dim)}",
             loc=loc,
             remedy="pass an example inside the range, or widen the range",
         )
-    if size in (0, 1) and not (isinstance(dim, DimHint) and dim.type.name != "DYNAMIC"):
+    if isinstance(dim, DimHint) and dim.type.name == "DYNAMIC" and low == high is not None:
         raise CaptureError(
-            f"the example has {size} where {dim!r} is to vary, and torch takes sizes 0 and 1 for fixed",
+            f"{dim_in_words(dim)} is to vary, but its range has one value",
             loc=loc,
-            remedy="pass an example of size 2 or more",
+            remedy="widen the range, or use Dim.STATIC",
         )
 
 
@@ -71,25 +85,27 @@ def _range_of(dim: Any, loc: Loc) -> tuple[Any, Any]:
         return dim.min, dim.max
     except AssertionError as error:  # a derived Dim computes its range, and refuses a negative one
         raise CaptureError(
-            f"{dim!r} may become negative or too large", loc=loc, remedy="narrow the range of the Dim it derives from"
+            f"{dim_in_words(dim)} may become negative or too large",
+            loc=loc,
+            remedy="narrow the range of the Dim it derives from",
         ) from error
 
 
 def _check_named(sized: list[Sized]) -> None:
     """One name means one range and, in one set of examples, one size."""
-    roots: dict[str, tuple[torch.export.Dim, int]] = {}
+    roots: dict[str, tuple[torch.export.Dim, int, Loc]] = {}
     for dim, size, loc in sized:
         root, value = (dim.root, _solve(dim, size, loc)) if isinstance(dim, DerivedDim) else (dim, size)
-        known, first = roots.setdefault(root.__name__, (root, value))
+        known, first, there = roots.setdefault(root.__name__, (root, value, loc))
         if (known.min, known.max) != (root.min, root.max):
             raise CaptureError(
-                f"{root.__name__!r} names both {known!r} and {root!r}",
+                f"{root.__name__!r} names both {dim_in_words(known)} and {dim_in_words(root)}",
                 loc=loc,
                 remedy="use one Dim object for one name, or two names",
             )
         if first != value:
             raise CaptureError(
-                f"{root.__name__!r} is {first} elsewhere in the examples, but here it is {value}",
+                f"{root.__name__!r} is {first} at {'.'.join(map(str, there))}, but here it is {value}",
                 loc=loc,
                 remedy="make the example sizes agree, or use two Dims",
             )
@@ -101,9 +117,15 @@ def _solve(dim: Any, size: int, loc: Loc) -> int:
     value, rest = divmod(size - offset, dim.fn(1) - offset)
     if rest:
         raise CaptureError(
-            f"a size of {size} is not {dim!r} for any integer {dim.root.__name__}",
+            f"a size of {size} is not {dim_in_words(dim)} for any integer {dim.root.__name__}",
             loc=loc,
             remedy="pass an example of such a size, or specify another Dim",
+        )
+    if value in (0, 1):
+        raise CaptureError(
+            f"{dim.root.__name__} is {value} where {dim_in_words(dim)} is {size}, and {_NOT_VARIED}",
+            loc=loc,
+            remedy=f"pass an example of size {dim.fn(2)} or more",
         )
     return int(value)
 

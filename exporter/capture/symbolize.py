@@ -49,7 +49,12 @@ def symbolize(bound: Bound) -> Symbolic:
         CaptureError: There is no fake of some tensor, as of a quantized one.
     """
     module = bound.request.module
-    shape_env = ShapeEnv(tracked_fakes=[], trace_asserts=True, co_fields=_code_fields(module))
+    shape_env = ShapeEnv(
+        tracked_fakes=[],
+        trace_asserts=True,
+        prefer_deferred_runtime_asserts_over_guards=bound.request.options.deferred_asserts,
+        co_fields=_code_fields(module),
+    )
     with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
         mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True, export=True)
     with mode:

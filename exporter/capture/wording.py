@@ -9,12 +9,27 @@ from typing import Any
 import torch
 
 from exporter.capture.artifacts import KeyPath, Symbolic
+from exporter.torch_internals import DimHint, int_oo
 
 Words = dict[str, str]
 """What the user calls each symbol."""
 
 _SYMBOL = re.compile(r"\b[a-z]+\d+\b")
 _SOURCE = re.compile(r"L\['(\w+)'\]")
+
+
+def dim_in_words(dim: Any) -> str:
+    """The specification of a dimension as the user writes it: ``Dim('n', max=8)``, ``Dim.AUTO(min=2)``, ``2*n``."""
+    if isinstance(dim, DimHint):
+        return _called(f"Dim.{dim.type.name}", min=dim.min, max=dim.max)
+    if type(dim) is torch.export.Dim:
+        return _called("Dim", repr(dim.__name__), min=dim.min or None, max=None if dim.max == int_oo else dim.max)
+    return repr(dim)
+
+
+def _called(name: str, *args: str, **bounds: int | None) -> str:
+    given = [*args, *(f"{key}={value}" for key, value in bounds.items() if value is not None)]
+    return f"{name}({', '.join(given)})" if given else name
 
 
 def words_of(symbolic: Symbolic | None) -> Words:
