@@ -1,0 +1,142 @@
+"""What becomes of one sample: captured by torch, by us, equal, and back from a file?"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+import exporter
+import loader
+from schema.errors import CaptureError
+from tests.databases.samples import MODES, Choice, Mode, Sample, samples
+from tests.program_equality import assert_equal_programs, assert_loaded_equal, same
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case of a suite in one mode: all of its samples from a number on."""
+
+    suite: str
+    name: str
+    mode: str
+    choice: Choice
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one sample.
+
+    Attributes:
+        name: The name of the sample.
+        torch: Did torch capture it?
+        ours: Did we?
+        equal: Are both programs the same, and do they return the same? Without torch's: does ours return what the
+            module returns?
+        survived: Did torch's program survive a file?
+        reasons: Why not, by the name of the question, in one line.
+    """
+
+    name: str
+    torch: bool = False
+    ours: bool = False
+    equal: bool = False
+    survived: bool = False
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+def judge(task: Task) -> Iterator[Verdict]:
+    """Capture, compare, save and load every sample of a task.
+
+    Args:
+        task: The case.
+
+    Yields:
+        The verdict on each sample, as soon as it is known.
+    """
+    mode = MODES[task.mode]
+    made = zip(*(samples(task.suite, task.name, task.choice) for _ in range(2)), strict=True)
+    for number, (for_torch, for_us) in enumerate(made):
+        if number >= task.first:
+            yield _judge(for_torch, for_us, mode)
+
+
+def _judge(for_torch: Sample, for_us: Sample, mode: Mode) -> Verdict:
+    reasons = dict[str, str]()
+
+    def attempt(question: str, act: Callable[[], Any]) -> Any:
+        torch._dynamo.reset()
+        try:
+            return act()
+        except Exception as error:  # whatever it is, the answer is no
+            reasons[question] = one_line(error)
+            return None
+
+    ours = attempt("ours", lambda: for_us.by_us(mode))
+    theirs = attempt("torch", lambda: for_torch.by_torch(mode))
+    if ours and theirs:
+        attempt("equal", lambda: _assert_equal(ours, theirs, for_us))
+    elif ours:
+        attempt("equal", lambda: _assert_runs_alike(ours.module(), for_us.module, for_us))
+    if theirs:
+        with tempfile.TemporaryDirectory() as folder:
+            attempt("survived", lambda: assert_survives(theirs, Path(folder) / "program"))
+    return Verdict(
+        for_us.name,
+        torch=theirs is not None,
+        ours=ours is not None,
+        equal=ours is not None and "equal" not in reasons,
+        survived=theirs is not None and "survived" not in reasons,
+        reasons=tuple(reasons.items()),
+    )
+
+
+def _assert_equal(ours: Any, theirs: Any, sample: Sample) -> None:
+    assert_equal_programs(ours, theirs)
+    _assert_runs_alike(ours.module(), theirs.module(), sample)
+
+
+def _assert_runs_alike(left: Callable[..., Any], right: Callable[..., Any], sample: Sample) -> None:
+    left_result, right_result = results = (run(left, sample), run(right, sample))
+    # An example may be outside what its own program asserts; then both refuse.
+    alike = same(*results) or all(isinstance(result, str) for result in results)
+    assert alike, f"results differ: {left_result} and {right_result}"
+
+
+def run(module: Callable[..., Any], sample: Sample) -> Any:
+    """What a module or program returns for the example, flat, with random numbers of its own; or the kind of its error.
+
+    Args:
+        module: What to run.
+        sample: The example.
+    """
+    torch.manual_seed(3)
+    args, kwargs = copy.deepcopy((sample.args, sample.kwargs))
+    try:
+        return pytree.tree_flatten(module(*args, **kwargs))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return type(error).__name__
+
+
+def assert_survives(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Save a program and load it: it is the same, and saving it again gives the same bytes."""
+    exporter.save(program, path, keep_paths=True)
+    loaded = loader.load(path, debug=True)
+    assert_loaded_equal(loaded, program)
+    content = path.read_bytes()
+    exporter.save(loaded, path, keep_paths=True)
+    assert path.read_bytes() == content
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line: its kind, and ours with its place."""
+    text = " | ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    kind = "" if isinstance(error, CaptureError | AssertionError) else f"{type(error).__name__}: "
+    return f"{kind}{text}"[:300]
