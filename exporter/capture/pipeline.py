@@ -14,6 +14,7 @@ from exporter.capture.bind import bind
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.lift import lift
+from exporter.capture.lower import lower
 from exporter.capture.name import name
 from exporter.capture.package import package
 from exporter.capture.solve import solve
@@ -35,6 +36,17 @@ _PIPELINE: tuple[Stage, ...] = (
     wrap,  # regions of other grad modes and autocast to subgraphs
     name,  # inputs after what they carry
     package,  # all of it to an ExportedProgram
+)
+
+_INFERENCE_PIPELINE = (
+    bind,
+    symbolize,
+    lower,  # the module under AOTAutograd, to a functional graph
+    solve,
+    enforce,
+    lift,
+    name,
+    package,
 )
 
 STAGES: tuple[str, ...] = tuple(stage.__name__ for stage in _PIPELINE)
@@ -100,15 +112,14 @@ def capture(
         return _in_one_chunk(lambda: _run(request, on_stage, on_stage_start))  # type: ignore[no-any-return]
 
 
-def _stages(options: Options) -> tuple[Stage, ...]:  # noqa: ARG001
+def _stages(options: Options) -> tuple[Stage, ...]:
     """The stages of one kind of capture, in order."""
-    return _PIPELINE
+    return _PIPELINE if options.ir == "training" else _INFERENCE_PIPELINE
 
 
 def _check_available(options: Options) -> None:
     for option, missing in (
         ("strict", options.strict),
-        ("ir", options.ir != "training"),
         ("preserve_module_call_signature", bool(options.preserve)),
         ("prefer_deferred_runtime_asserts", options.deferred_asserts),
         ("joint_loss_index", options.joint_loss is not None),
