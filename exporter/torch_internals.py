@@ -33,7 +33,9 @@ from torch._dynamo.source import (
     TensorProperty,
     TensorPropertySource,
 )
-from torch._export.verifier import TrainingIRVerifier
+from torch._export.verifier import TrainingIRVerifier, Verifier
+from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
+from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
 from torch._guards import Source, TracingContext
 from torch._guards import tracing as _tracing
 from torch._ops import HigherOrderOperator, OpOverload
@@ -134,6 +136,9 @@ __all__ = [
     "UnsupportedOperatorException",
     "ValueRangeError",
     "ValueRanges",
+    "Verifier",
+    "aot_export_joint_with_descriptors",
+    "aot_stage2_export",
     "backed_hints",
     "check_input_constraints_pre_hook",
     "collective_remaps",
@@ -226,6 +231,8 @@ is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
 compiler_flags: Any = torch.compiler
 dynamo_config: Any = torch._dynamo.config
 functorch_config: Any = torch._functorch.config
+aot_export_joint_with_descriptors: Any = _aot_export_joint_with_descriptors
+aot_stage2_export: Any = _aot_stage2_export
 
 BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
     torch.backends.mkldnn,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch.export.graph_signature import OutputKind
 
 from exporter.events import Report
 
@@ -144,12 +145,33 @@ class Symbolic:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What one output of the graph is.
+
+    Attributes:
+        kind: A value for the user, or one that is written back.
+        target: The parameter or buffer, by qualified name, or the index of the input among ``Symbolic.fakes``.
+    """
+
+    kind: OutputKind = OutputKind.USER_OUTPUT
+    target: str | int | None = None
+
+
+@dataclass(frozen=True)
 class Traced:
-    """The graph of one run of the module over fakes: parameters, buffers, then inputs are its placeholders."""
+    """The graph of one run of the module over fakes: tokens, parameters, buffers, then inputs are its placeholders.
+
+    Attributes:
+        symbolic: What was traced.
+        graph_module: The graph.
+        out_spec: The pytree structure of what the user gets.
+        outputs: What each output of the graph is.
+    """
 
     symbolic: Symbolic
     graph_module: torch.fx.GraphModule
     out_spec: pytree.TreeSpec
+    outputs: tuple[Output, ...]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from torch.export.graph_signature import (
     SymFloatArgument,
     SymIntArgument,
     TensorArgument,
+    TokenArgument,
 )
 
-from exporter.capture.artifacts import Enforced, Lifted
+from exporter.capture.artifacts import Enforced, Lifted, Output
 from exporter.capture.places import place_of_node
 from exporter.torch_internals import FakeTensor, FunctionalTensor, is_functorch_wrapped, pytree, unset_fake_temporarily
 from schema.errors import CaptureError
@@ -57,33 +58,50 @@ def lift(enforced: Enforced) -> Lifted:
         if spec.kind is InputKind.BUFFER and not spec.persistent:
             assert spec.target is not None
             constants[spec.target] = enforced.symbolic.state.real[spec.target]
-    return Lifted(enforced.symbolic, graph_module, enforced.out_spec, signature, constants)
+    return Lifted(enforced.symbolic, graph_module, enforced.out_spec, enforced.outputs, signature, constants)
 
 
 def _restore_values_of_inputs(enforced: Enforced) -> None:
     """The trace notes numbers as symbols even where they are fixed."""
-    placeholders = enforced.graph_module.graph.find_nodes(op="placeholder")
-    inputs = placeholders[len(enforced.symbolic.state.fake) :]
-    for node, fake in zip(inputs, enforced.symbolic.fakes, strict=True):
+    for node, fake in zip(_user_inputs(enforced), enforced.symbolic.fakes, strict=True):
         if not isinstance(fake, torch.Tensor):
             node.meta["val"] = fake
 
 
+def _tokens(enforced: Enforced) -> int:
+    return sum(output.kind is OutputKind.TOKEN for output in enforced.outputs)
+
+
+def _user_inputs(enforced: Enforced) -> list[torch.fx.Node]:
+    placeholders = enforced.graph_module.graph.find_nodes(op="placeholder")
+    return list(placeholders)[_tokens(enforced) + len(enforced.symbolic.state.fake) :]
+
+
 def _signature(enforced: Enforced) -> ExportGraphSignature:
     graph, state = enforced.graph_module.graph, enforced.symbolic.state
-    specs = []
+    tokens = _tokens(enforced)
+    placeholders = list(graph.find_nodes(op="placeholder"))
+    specs = [InputSpec(InputKind.TOKEN, TokenArgument(node.name), None) for node in placeholders[:tokens]]
     names: list[str | None] = [*state.fake, *(None for _ in enforced.symbolic.fakes)]
-    for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
+    for node, name in zip(placeholders[tokens:], names, strict=True):
         if name is None:
             specs.append(InputSpec(InputKind.USER_INPUT, _argument(node), None))
         elif name in state.buffers:
             specs.append(InputSpec(InputKind.BUFFER, _argument(node), name, name not in state.volatile))
         else:
             specs.append(InputSpec(InputKind.PARAMETER, _argument(node), name))
+    inputs = [node.name for node in _user_inputs(enforced)]
     outputs = pytree.tree_leaves(graph.output_node().args)
     return ExportGraphSignature(
-        specs, [OutputSpec(OutputKind.USER_OUTPUT, _argument(output), None) for output in outputs]
+        specs, [_output_spec(node, output, inputs) for node, output in zip(outputs, enforced.outputs, strict=True)]
     )
+
+
+def _output_spec(node: Any, output: Output, inputs: list[str]) -> OutputSpec:
+    if output.kind is OutputKind.TOKEN:
+        return OutputSpec(output.kind, TokenArgument(node.name), None)
+    target = inputs[output.target] if isinstance(output.target, int) else output.target
+    return OutputSpec(output.kind, _argument(node), target)
 
 
 def _argument(node: Any) -> Any:

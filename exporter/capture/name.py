@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from exporter.capture.artifacts import Named, Wrapped
 from exporter.capture.paths import identifier_of
 from exporter.torch_internals import HigherOrderOperator, LazyGraphModule
 
 _PREFIXES = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_", InputKind.CONSTANT_TENSOR: "c_"}
+
+_BACK_TO_USER_INPUTS = (OutputKind.USER_INPUT_MUTATION, OutputKind.GRADIENT_TO_USER_INPUT)
+"""Outputs that are aimed at a placeholder, by its name."""
 
 _SELF = r"^(L__self___|self_)"
 """What torch takes for a mention of the root and drops. It also makes ``attn`` of ``self_attn``."""
@@ -60,10 +63,13 @@ def name(wrapped: Wrapped) -> Named:
     specs: list[Any] = [*signature.input_specs, *signature.output_specs]
     for spec in specs:
         spec.arg.name = names.given.get(spec.arg.name, spec.arg.name)
+    for output in signature.output_specs:
+        if output.kind in _BACK_TO_USER_INPUTS:
+            output.target = names.given[str(output.target)]
     _name_subgraphs(graph_module)
     _generate_code(graph_module)
     _keep_requires_grad(wrapped)
-    return Named(wrapped.symbolic, graph_module, wrapped.out_spec, signature, wrapped.constants)
+    return Named(wrapped.symbolic, graph_module, wrapped.out_spec, wrapped.outputs, signature, wrapped.constants)
 
 
 class _Names:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from exporter.capture.artifacts import Named
+from exporter.capture.artifacts import IR, Named
 from exporter.capture.ranges import range_constraints, unbacked_ranges
-from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier, pytree
+from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier, Verifier, pytree
 from schema.errors import CaptureError
+
+_VERIFIERS: dict[IR, Any] = {"training": TrainingIRVerifier, "inference": Verifier}
 
 
 def package(named: Named) -> torch.export.ExportedProgram:
@@ -17,7 +21,7 @@ def package(named: Named) -> torch.export.ExportedProgram:
         named: The finished graph.
 
     Returns:
-        The program, verified by torch's own verifier of training IR.
+        The program, verified by torch's own verifier of its dialect.
 
     Raises:
         CaptureError: The ranges contradict the specification, or one of ``AdditionalInputs`` does not fit.
@@ -34,7 +38,7 @@ def package(named: Named) -> torch.export.ExportedProgram:
         _module_calls(named),
         (request.args, request.kwargs),
         dict(named.constants),
-        verifiers=[TrainingIRVerifier],
+        verifiers=[_VERIFIERS[request.options.ir]],
     )
     if isinstance(request.dynamic_shapes, torch.export.AdditionalInputs):
         _try(request.dynamic_shapes, program)

@@ -14,6 +14,7 @@ from exporter.capture.classify import classify
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.lift import lift
+from exporter.capture.lower import lower
 from exporter.capture.name import name
 from exporter.capture.package import package
 from exporter.capture.solve import solve
@@ -37,6 +38,17 @@ _PIPELINE: tuple[Stage, ...] = (
     wrap,  # regions of other grad modes and autocast to subgraphs
     name,  # inputs after what they carry
     package,  # all of it to an ExportedProgram
+)
+
+_INFERENCE_PIPELINE = (
+    bind,
+    symbolize,
+    lower,  # the module under AOTAutograd, to a functional graph
+    solve,
+    enforce,
+    lift,
+    name,
+    package,
 )
 
 STAGES: tuple[str, ...] = tuple(stage.__name__ for stage in _PIPELINE)
@@ -114,15 +126,14 @@ def _check_arguments(args: object, kwargs: object) -> None:
         raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
 
 
-def _stages(options: Options) -> tuple[Stage, ...]:  # noqa: ARG001
+def _stages(options: Options) -> tuple[Stage, ...]:
     """The stages of one kind of capture, in order."""
-    return _PIPELINE
+    return _PIPELINE if options.ir == "training" else _INFERENCE_PIPELINE
 
 
 def _check_available(options: Options) -> None:
     for option, missing in (
         ("strict", options.strict),
-        ("ir", options.ir != "training"),
         ("preserve_module_call_signature", bool(options.preserve)),
         ("joint_loss_index", options.joint_loss is not None),
     ):

@@ -24,23 +24,35 @@ class _Snapshot:
 
 @contextmanager
 def module_kept(module: torch.nn.Module) -> Iterator[None]:
-    """Restore every attribute on the way out, and warn of tensors that were assigned to attributes.
+    """Restore every attribute on the way out, and warn of tensors that were assigned to attributes."""
+    with module_restored(module) as assigned:
+        yield
+    warn_of_assignments(assigned)
+
+
+@contextmanager
+def module_restored(module: torch.nn.Module) -> Iterator[list[str]]:
+    """Restore every attribute on the way out; the list then names those to which a tensor was assigned."""
+    snapshot = _take(module)
+    assigned: list[str] = []
+    try:
+        yield assigned
+        assigned += _assigned_tensors(snapshot)
+    finally:
+        _restore(snapshot)
+
+
+def warn_of_assignments(assigned: list[str]) -> None:
+    """Warn of tensors that were assigned to attributes.
 
     The program cannot carry such an assignment: its state is the parameters and buffers, so the value that the
     module would have had on the next call is lost. The graph is right for one call.
     """
-    snapshot = _take(module)
-    assigned: list[str] = []
-    try:
-        yield
-        assigned = _assigned_tensors(snapshot)
-    finally:
-        _restore(snapshot)
     if assigned:
         warnings.warn(
             f"forward assigns a tensor to {', '.join(assigned)}; the program does not keep it from one call to the "
             "next. Register it with register_buffer to make it part of the program's state",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

@@ -5,24 +5,21 @@ torch's ``make_fx`` records; this stage sets the scene, follows buffers that are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import Symbolic, Traced
+from exporter.capture.artifacts import Output, Symbolic, Traced
 from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
-from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_kept
 from exporter.capture.progress import progress
-from exporter.capture.registration import how_to_register
+from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     FunctionalTensor,
-    check_input_constraints_pre_hook,
     get_proxy_mode,
     get_proxy_slot,
     make_fx,
@@ -32,12 +29,6 @@ from exporter.torch_internals import (
 )
 from schema.errors import CaptureError
 
-_ROOT = "_export_root"
-"""The user's module hangs below a root under this name, as in torch: a module that is reached twice is then known by
-the path it is called through, also directly below the top."""
-
-_OUTPUTS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int, float, str, type(None))
-
 _DROPPED_WHEN_UNUSED = (
     torch.ops.profiler._record_function_enter.default,
     torch.ops.profiler._record_function_enter_new.default,
@@ -45,27 +36,6 @@ _DROPPED_WHEN_UNUSED = (
     torch.ops.aten.detach.default,
 )
 """Nothing else is dropped, used or not: a program in training IR says what the module does."""
-
-
-class _Root(torch.nn.Module):
-    """Calls the user's module, flattens what it returns and remembers the structure."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self._export_root = module
-        self.out_spec: pytree.TreeSpec | None = None
-
-    def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        module: Any = self._export_root
-        again = isinstance(module, torch.fx.GraphModule)
-        result = _interpret(module, args, kwargs) if again else module(*args, **kwargs)
-        leaves, self.out_spec = pytree.tree_flatten(result)
-        if not all(map(_is_output, leaves)):
-            _refuse_output(result)
-        return tuple(leaves)
-
-    # Not `def forward`: frames of that name are taken for the user's and end up in the nodes' stack traces.
-    forward = call
 
 
 def trace(symbolic: Symbolic) -> Traced:
@@ -82,9 +52,9 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root = _Root(symbolic.module)
+    root = Root(symbolic.module)
     with module_kept(symbolic.module), tracing_environment(symbolic.mode), RewriteCalls():
-        state = {f"{_ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
+        state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
         entering = progress(symbolic.module, symbolic.bound.request.report)
         with _buffer_assignments(symbolic) as assigned, frame_walking(entering):
             run = _runner(root, tuple(state), symbolic)
@@ -95,10 +65,10 @@ def trace(symbolic: Symbolic) -> Traced:
     if isinstance(symbolic.module, torch.fx.GraphModule):
         graph_module.meta.update(symbolic.module.meta)
     assert root.out_spec is not None
-    return Traced(symbolic, graph_module, root.out_spec)
+    return Traced(symbolic, graph_module, root.out_spec, (Output(),) * root.out_spec.num_leaves)
 
 
-def _runner(root: _Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[..., tuple[Any, ...]]:
+def _runner(root: Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[..., tuple[Any, ...]]:
     """Return the function to trace: it takes the state and the inputs, flat."""
     in_spec = symbolic.bound.in_spec
 
@@ -109,38 +79,6 @@ def _runner(root: _Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable
 
     run._orig_mod = root  # type: ignore[attr-defined]  # make_fx reads here whose submodules it may name
     return run
-
-
-def _interpret(module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a graph node by node, so that the new nodes inherit the metadata of the old ones."""
-    if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
-        check_input_constraints_pre_hook(module, args, kwargs)
-    with torch.fx.traceback.preserve_node_meta():
-        return torch.fx.Interpreter(module).run(*args, *kwargs.values())
-
-
-def _is_output(leaf: Any) -> bool:
-    return isinstance(leaf, _OUTPUTS) and not _is_nan(leaf)
-
-
-def _is_nan(leaf: Any) -> bool:
-    return isinstance(leaf, float) and math.isnan(leaf)
-
-
-def _refuse_output(result: Any) -> None:
-    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
-        if not isinstance(leaf, _OUTPUTS):
-            raise CaptureError(
-                f"forward returns an object of type {type(leaf).__name__}, which no program can return",
-                loc=loc_of(("output", *path)),
-                remedy=how_to_register(type(leaf)),
-            )
-        if _is_nan(leaf):
-            raise CaptureError(
-                "forward returns the number nan, which torch's verifier takes for another one each time",
-                loc=loc_of(("output", *path)),
-                remedy="return it in a tensor",
-            )
 
 
 @contextmanager
@@ -183,7 +121,7 @@ def _write_buffers(graph: torch.fx.Graph, state: list[str], assigned: dict[str, 
     placeholders = dict(zip(state, graph.find_nodes(op="placeholder"), strict=False))
     with graph.inserting_before(graph.output_node()):
         for fqn, name in assigned.items():
-            buffer = placeholders[f"{_ROOT}.{fqn}"]
+            buffer = placeholders[f"{ROOT}.{fqn}"]
             copy = graph.call_function(torch.ops.aten.copy_.default, (buffer, nodes[name]))
             copy.meta = nodes[name].meta
 
@@ -193,14 +131,7 @@ def _kept_when_unused(node: torch.fx.Node) -> bool:
 
 
 def _tidy(graph: torch.fx.Graph) -> None:
+    restore_module_paths(graph)
     for node in graph.nodes:
-        if stack := node.meta.get("nn_module_stack"):
-            node.meta["nn_module_stack"] = {
-                f"L__self__{_below_root(key)}": (_below_root(path), kind) for key, (path, kind) in stack.items()
-            }
         if node.op == "call_function" and not node.users:
             node.meta.setdefault("val", None)
-
-
-def _below_root(path: str) -> str:
-    return path.removeprefix(_ROOT).removeprefix(".") if path.startswith(_ROOT) else path

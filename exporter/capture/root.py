@@ -1,0 +1,85 @@
+"""What is traced in place of the user's module: a root that calls it, flattens what it returns, and checks it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from exporter.capture.paths import loc_of
+from exporter.capture.registration import how_to_register
+from exporter.torch_internals import check_input_constraints_pre_hook, pytree
+from schema.errors import CaptureError
+
+ROOT = "_export_root"
+"""The user's module hangs below a root under this name, as in torch: a module that is reached twice is then known by
+the path it is called through, also directly below the top."""
+
+_OUTPUTS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int, float, str, type(None))
+
+
+class Root(torch.nn.Module):
+    """Calls the user's module, flattens what it returns and remembers the structure."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self._export_root = module
+        self.out_spec: pytree.TreeSpec | None = None
+
+    def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        module: Any = self._export_root
+        again = isinstance(module, torch.fx.GraphModule)
+        result = _interpret(module, args, kwargs) if again else module(*args, **kwargs)
+        leaves, self.out_spec = pytree.tree_flatten(result)
+        if not all(map(_is_output, leaves)):
+            _refuse_output(result)
+        return tuple(leaves)
+
+    # Not `def forward`: frames of that name are taken for the user's and end up in the nodes' stack traces.
+    forward = call
+
+
+def restore_module_paths(graph: torch.fx.Graph) -> None:
+    """Name modules in the nodes' module stacks as the user knows them, without the root."""
+    for node in graph.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            node.meta["nn_module_stack"] = {
+                f"L__self__{_below_root(key)}": (_below_root(path), kind) for key, (path, kind) in stack.items()
+            }
+
+
+def _below_root(path: str) -> str:
+    return path.removeprefix(ROOT).removeprefix(".") if path.startswith(ROOT) else path
+
+
+def _interpret(module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a graph node by node, so that the new nodes inherit the metadata of the old ones."""
+    if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
+        check_input_constraints_pre_hook(module, args, kwargs)
+    with torch.fx.traceback.preserve_node_meta():
+        return torch.fx.Interpreter(module).run(*args, *kwargs.values())
+
+
+def _is_output(leaf: Any) -> bool:
+    return isinstance(leaf, _OUTPUTS) and not _is_nan(leaf)
+
+
+def _is_nan(leaf: Any) -> bool:
+    return isinstance(leaf, float) and math.isnan(leaf)
+
+
+def _refuse_output(result: Any) -> None:
+    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+        if not isinstance(leaf, _OUTPUTS):
+            raise CaptureError(
+                f"forward returns an object of type {type(leaf).__name__}, which no program can return",
+                loc=loc_of(("output", *path)),
+                remedy=how_to_register(type(leaf)),
+            )
+        if _is_nan(leaf):
+            raise CaptureError(
+                "forward returns the number nan, which torch's verifier takes for another one each time",
+                loc=loc_of(("output", *path)),
+                remedy="return it in a tensor",
+            )
