@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +10,8 @@ import torch
 
 from exporter.capture.artifacts import Symbolic
 from exporter.capture.places import place_of, place_of_decision, users_frame_of
-from exporter.capture.wording import (
-    dimension_in_words,
-    has_unnamed,
-    in_words,
-    locals_in_words,
-    sources_in_words,
-    symbols_of,
-    words_of,
-)
+from exporter.capture.violations import describe_violation, sizes_of_violation
+from exporter.capture.wording import has_unnamed, in_words, locals_in_words, symbols_of, words_of
 from exporter.torch_internals import (
     ConstraintViolationError,
     DataDependentOutputException,
@@ -32,10 +24,6 @@ from schema.errors import CaptureError, Loc
 
 Explanation = tuple[str, str]
 """What is wrong, and what to do."""
-
-_TOO_WIDE = "the module does not hold for all the sizes that dynamic_shapes admits"
-_FIXED = re.compile(r"You marked (.+?) as dynamic but your code specialized it to be a constant \((.+?)\)\.")
-_SIZE = re.compile(r"L\[\S+?\.size\(\)\[\d+\]")
 
 
 def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Symbolic | None) -> CaptureError:
@@ -60,8 +48,7 @@ def _place_of_decision(error: Exception, module: torch.nn.Module, symbolic: Symb
     """Return the module and the line of the user's that fixed or limited a size of which torch complains."""
     if symbolic is None or not isinstance(error, ConstraintViolationError | ValueRangeError):
         return ()
-    sizes = [name for name, _ in _FIXED.findall(str(error))] + _SIZE.findall(str(error))
-    symbols = (symbol for size in sizes for symbol in symbols_of(size, symbolic))
+    symbols = (symbol for size in sizes_of_violation(error) for symbol in symbols_of(size, symbolic))
     return next(filter(None, (place_of_decision(symbol, symbolic.shape_env, module) for symbol in symbols)), ())
 
 
@@ -113,21 +100,6 @@ def _operator(error: Any) -> str:
     return str(getattr(error, "func", None) or _first_line(error))
 
 
-def _constraint(error: Exception, symbolic: Symbolic | None) -> Explanation:
-    text = str(error)
-    if fixed := _FIXED.findall(text):
-        what = " and ".join(f"{dimension_in_words(name, symbolic)} to {value}" for name, value in fixed)
-        return (
-            f"{_TOO_WIDE}: it fixes {what}",
-            "give the number in dynamic_shapes, use Dim.AUTO there, or let the module hold for other sizes",
-        )
-    fixes = [line.strip() for line in text.partition("Suggested fixes:")[2].splitlines() if line.strip()]
-    reasons = re.findall(r"^\s*- (.*)$", text, flags=re.MULTILINE)
-    reason = sources_in_words(reasons[0].rstrip(".") if reasons else _first_line(error))
-    remedy = f"specify {', '.join(fixes)}" if fixes else "use Dim.AUTO and let the module decide"
-    return f"{_TOO_WIDE}: {reason.replace('the generated guard', 'what the module asks:')}", remedy
-
-
 def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Explanation:
     first = _first_line(error)
     told = in_words(first, words_of(symbolic))
@@ -148,6 +120,6 @@ _EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any, Symbolic | None], Exp
     (DataDependentOutputException, _value_needed),
     (DynamicOutputShapeException, _value_needed),
     (UnsupportedOperatorException, _unsupported),
-    (ConstraintViolationError, _constraint),
-    (ValueRangeError, _constraint),
+    (ConstraintViolationError, describe_violation),
+    (ValueRangeError, describe_violation),
 )

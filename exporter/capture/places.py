@@ -16,6 +16,7 @@ from schema.errors import Loc
 
 _TORCH = os.path.dirname(str(torch.__file__)) + os.sep
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_CAPTURE = _OURS + "pipeline.py"
 _NOT_THE_USERS = (_TORCH, _OURS, "<")
 _PYTHONS = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = ("site-packages", "dist-packages")
@@ -38,12 +39,13 @@ def place_of(error: Exception, module: torch.nn.Module) -> Loc:
 
 
 def place_of_decision(symbol: str, shape_env: ShapeEnv, module: torch.nn.Module) -> Loc:
-    """Return where a symbol was fixed, or else where its range became narrower; see ``tracing_environment``."""
+    """Return where a symbol was fixed, or else guarded, or its range made narrower; see ``tracing_environment``."""
     environment: Any = shape_env
     deciders = getattr(environment, "deciders", {})
     fixed = [at for each, at in environment.replacements_slocs.items() if str(each) == symbol]
+    guarded = [guard.sloc for guard in environment.guards if list(map(str, guard.expr.free_symbols)) == [symbol]]
     ranges = [at for each, at in environment.var_to_range_sloc.items() if str(each) == symbol]
-    for at in (*fixed, *(side for each in ranges for side in (each.upper, each.lower))):
+    for at in (*fixed, *guarded, *(side for each in ranges for side in (each.upper, each.lower))):
         line = (getattr(at.framework_loc, "filename", ""), getattr(at.framework_loc, "lineno", 0))
         if line in deciders:
             return _place(_names(module).get(deciders[line], ""), *line)
@@ -60,11 +62,16 @@ def users_frame_of(error: Exception) -> tuple[FrameType | None, int]:
 
 
 def running_users_frame() -> FrameType | None:
-    """Return the innermost frame that is running and the user's."""
+    """Return the innermost running frame that is the user's, or else the innermost ``forward``, of this capture."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not _is_users(frame):
+    innermost = None
+    while frame is not None and frame.f_code.co_filename != _CAPTURE:
+        if _is_users(frame):
+            return frame
+        if frame.f_code.co_name == "forward":
+            innermost = innermost or frame
         frame = frame.f_back
-    return frame
+    return innermost
 
 
 def running_module(frame: FrameType | None) -> int | None:
