@@ -39,7 +39,9 @@ class Mode(NamedTuple):
 
 
 TRAINING = Mode(strict=False, ir="training")
-MODES = {str(mode): mode for mode in itertools.starmap(Mode, itertools.product((False, True), ("training", "inference")))}
+MODES = {
+    str(mode): mode for mode in itertools.starmap(Mode, itertools.product((False, True), ("training", "inference")))
+}
 
 
 class Sample(NamedTuple):
