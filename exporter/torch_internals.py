@@ -17,6 +17,7 @@ import torch._dynamo.variables.builder
 import torch._functorch.config
 import torch._functorch.predispatch as predispatch
 import torch._refs
+import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
 import torch.distributed
 import torch.export._unlift
@@ -145,6 +146,7 @@ __all__ = [
     "compiler_flags",
     "dynamo_config",
     "enable_python_dispatcher",
+    "fake_tensor",
     "find_shape_env",
     "free_unbacked_symbols",
     "functorch_config",
@@ -241,6 +243,7 @@ BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
 )
 """Backends whose composite operators choose another kernel, and so another graph, when they are on."""
 
+fake_tensor: Any = torch._subclasses.fake_tensor
 FAKE_TENSOR_LOGGER = FakeTensorMode.__module__
 """Where torch logs what goes wrong in an operator's rule for shapes, before it raises it."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import linecache
+import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from exporter.capture.artifacts import Symbolic
+from exporter.capture.decisions import describe_decision
 from exporter.capture.places import place_of, place_of_decision, users_frame_of
 from exporter.capture.violations import describe_violation, sizes_of_violation
-from exporter.capture.wording import has_unnamed, in_words, locals_in_words, symbols_of, words_of
+from exporter.capture.wording import in_words, symbols_of, words_of
 from exporter.torch_internals import (
     ConstraintViolationError,
     DataDependentOutputException,
@@ -24,6 +25,8 @@ from schema.errors import CaptureError, Loc
 
 Explanation = tuple[str, str]
 """What is wrong, and what to do."""
+
+_CUSTOM_OPERATOR = re.compile(r"There was no fake impl registered for <CustomOpDef\((.+?)\)>")
 
 
 def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Symbolic | None) -> CaptureError:
@@ -44,6 +47,11 @@ def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Sym
     return CaptureError(message, loc=loc, remedy=remedy, stage=stage)
 
 
+def lacks_values(error: Exception) -> bool:
+    """Whether a run with real values would get over an error."""
+    return isinstance(error, _WITHOUT_VALUES) or _CUSTOM_OPERATOR.search(str(error)) is not None
+
+
 def _place_of_decision(error: Exception, module: torch.nn.Module, symbolic: Symbolic | None) -> Loc:
     """Return the module and the line of the user's that fixed or limited a size of which torch complains."""
     if symbolic is None or not isinstance(error, ConstraintViolationError | ValueRangeError):
@@ -58,28 +66,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _data_dependent(error: Any, symbolic: Symbolic | None) -> Explanation:
-    frame, line = users_frame_of(error)
-    words = words_of(symbolic) | locals_in_words(frame.f_locals if frame else {})
-    condition, opposite = (_relation(each) for each in (error.cond, getattr(error.cond, "negated", None)))
-    if has_unnamed(condition, words):
-        code = linecache.getline(frame.f_code.co_filename, line).strip() if frame else ""
-        return (
-            f"the module decides by a value of a tensor, known only at run time{f': `{code}`' if code else ''}",
-            "branch with torch.cond, choose with torch.where, or keep the value in a tensor",
-        )
-    condition, opposite = in_words(condition, words), in_words(opposite, words)
-    checks = f": torch._check({condition}) or torch._check({opposite})" if opposite else ""
-    return (
-        f"the module decides by a value that is known only at run time: {condition}",
-        f"branch with torch.cond or torch.where, or state what always holds{checks or ' with torch._check'}",
-    )
-
-
-def _relation(condition: Any) -> str:
-    if condition is None:
-        return ""
-    relation = getattr(condition, "rel_op", None)
-    return f"{condition.lhs} {relation} {condition.rhs}" if relation else str(condition)
+    return describe_decision(error.cond, *users_frame_of(error), symbolic)
 
 
 def _value_needed(error: Any, _: Symbolic | None) -> Explanation:
@@ -90,8 +77,13 @@ def _value_needed(error: Any, _: Symbolic | None) -> Explanation:
 
 
 def _unsupported(error: Any, _: Symbolic | None) -> Explanation:
+    return describe_missing_rule(_operator(error))
+
+
+def describe_missing_rule(operator: str) -> Explanation:
+    """What to say of an operator that cannot run over fakes."""
     return (
-        f"{_operator(error)} cannot be traced: it has no rule for shapes",
+        f"{operator} cannot be traced: it has no rule for shapes",
         "register one with torch.library.register_fake, or replace the operator",
     )
 
@@ -104,6 +96,8 @@ def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Expl
     first = _first_line(error)
     told = in_words(first, words_of(symbolic))
     what = f"{type(error).__name__}: {told}"
+    if custom := _CUSTOM_OPERATOR.search(first):
+        return describe_missing_rule(f"{custom[1].replace('::', '.')}.default")
     if stage != "trace":
         return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
     if told != first:
@@ -114,6 +108,13 @@ def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Expl
     remedy = "call the module with the same arguments; if that works, this line uses something that cannot be traced"
     return f"forward raised {what}", remedy
 
+
+_WITHOUT_VALUES = (
+    GuardOnDataDependentSymNode,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
 
 _EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any, Symbolic | None], Explanation]], ...] = (
     (GuardOnDataDependentSymNode, _data_dependent),

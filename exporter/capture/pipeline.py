@@ -11,6 +11,7 @@ import torch
 from exporter.capture.artifacts import IR, DynamicShapes, Options, Request, Symbolic
 from exporter.capture.bind import bind
 from exporter.capture.classify import classify
+from exporter.capture.diagnose import diagnose
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.lift import lift
@@ -163,7 +164,8 @@ def _advance(stage: Stage, given: Any, request: Request) -> Any:
             error.stage = error.stage or stage.__name__
             raise
         symbolic = given if isinstance(given, Symbolic) else getattr(given, "symbolic", None)
-        raise explain(error, stage.__name__, request.module, symbolic) from error
+        failure = explain(error, stage.__name__, request.module, symbolic)
+        raise diagnose(failure, error, symbolic) from error
 
 
 def _in_one_chunk(run: Callable[[], Any]) -> Any:

@@ -74,6 +74,13 @@ def running_users_frame() -> FrameType | None:
     return innermost
 
 
+def running_place(module: torch.nn.Module) -> Loc:
+    """Return the innermost module that is running with the innermost line of the user's."""
+    frame = running_users_frame()
+    inside = _names(module).get(running_module(frame), "")
+    return _place(inside, *((frame.f_code.co_filename, frame.f_lineno) if frame else ()))
+
+
 def running_module(frame: FrameType | None) -> int | None:
     """Return the key of the innermost module that runs a frame."""
     while frame is not None and (key := _runs(frame)) is None:
