@@ -16,6 +16,8 @@ import torch._dynamo
 import torch._dynamo.variables.builder
 import torch._functorch.config
 import torch._functorch.predispatch as predispatch
+import torch._library.fake_class_registry as fake_class_registry
+import torch._library.opaque_object as opaque_object
 import torch._refs
 import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
@@ -39,6 +41,7 @@ from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _a
 from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
 from torch._guards import Source, TracingContext
 from torch._guards import tracing as _tracing
+from torch._library.fake_class_registry import FakeScriptObject
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims_common import is_integer_dtype as _is_integer_dtype
 from torch._subclasses.fake_tensor import (
@@ -104,6 +107,7 @@ __all__ = [
     "DivideByKey",
     "DynamicOutputShapeException",
     "EqualityConstraint",
+    "FakeScriptObject",
     "FakeTensor",
     "FakeTensorMode",
     "FunctionalTensor",
@@ -146,21 +150,27 @@ __all__ = [
     "compiler_flags",
     "dynamo_config",
     "enable_python_dispatcher",
+    "fake_script_object",
     "fake_tensor",
     "find_shape_env",
     "free_unbacked_symbols",
     "functorch_config",
     "get_proxy_mode",
     "get_proxy_slot",
+    "has_fake_class",
     "insert_deferred_runtime_asserts",
     "int_oo",
     "is_functorch_wrapped",
     "is_integer_dtype",
+    "is_opaque_reference_type",
+    "is_opaque_value",
+    "is_torchbind_object",
     "is_traceable_wrapper_subclass",
     "lazy_graph_modules",
     "make_fx",
     "marked_dims",
     "maybe_disable_thunkify",
+    "opaque_type_name",
     "outside_of_modes",
     "predispatch",
     "proxy_tensor",
@@ -169,6 +179,7 @@ __all__ = [
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
+    "traces_with_itself",
     "tracing",
     "tree_serializer",
     "unbacked_paths",
@@ -235,6 +246,16 @@ dynamo_config: Any = torch._dynamo.config
 functorch_config: Any = torch._functorch.config
 aot_export_joint_with_descriptors: Any = _aot_export_joint_with_descriptors
 aot_stage2_export: Any = _aot_stage2_export
+
+fake_script_object: Any = fake_class_registry.maybe_to_fake_obj
+has_fake_class: Any = fake_class_registry.has_fake_class
+is_torchbind_object: Any = fake_class_registry._is_script_object
+traces_with_itself: Any = fake_class_registry.tracing_with_real
+_opaque: Any = opaque_object
+_renamed = VERSION >= (2, 15)
+is_opaque_value: Any = _opaque.is_custom_class_obj if _renamed else _opaque.is_opaque_value
+is_opaque_reference_type: Any = _opaque.is_opaque_symbolic_type if _renamed else _opaque.is_opaque_reference_type
+opaque_type_name: Any = _opaque.get_opaque_type_name
 
 BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
     torch.backends.mkldnn,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._library.fake_class_registry import FakeScriptObject
 from torch.utils import _pytree as pytree
 
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
@@ -81,6 +82,10 @@ def same(left: Any, right: Any) -> bool:
             return same_kind and all(same(a, b) for a, b in zip(left, right, strict=True))
         case torch.fx.Node():
             return isinstance(right, torch.fx.Node) and left.name == right.name
+        case torch.ScriptObject():
+            return left is right
+        case FakeScriptObject():  # holds a copy of the object
+            return isinstance(right, FakeScriptObject) and left.script_class_name == right.script_class_name
         case torch.fx.GraphModule():
             return isinstance(right, torch.fx.GraphModule)  # subgraphs are compared node by node elsewhere
         case torch._ops.OpOverload():  # metadata holds copies of operators

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch.export.graph_signature import OutputKind
@@ -17,7 +17,14 @@ from torch.export.graph_signature import OutputKind
 from exporter.events import Report
 
 if TYPE_CHECKING:
-    from exporter.torch_internals import EqualityConstraint, FakeTensorMode, ShapeEnv, Source, pytree
+    from exporter.torch_internals import (
+        EqualityConstraint,
+        FakeTensorMode,
+        ModuleCallSignature,
+        ShapeEnv,
+        Source,
+        pytree,
+    )
 
 DynamicShapes = Mapping[str, Any] | Sequence[Any] | torch.export.ShapesCollection | torch.export.AdditionalInputs | None
 """Everything that may say which dimensions of the inputs vary."""
@@ -121,6 +128,13 @@ class State:
     volatile: frozenset[str]
 
 
+class Faked(NamedTuple):
+    """A script object that a module holds, and what stands for it in the trace."""
+
+    real: Any
+    fake: Any
+
+
 @dataclass(frozen=True)
 class Symbolic:
     """Inputs and state as fake tensors with symbolic sizes.
@@ -133,6 +147,7 @@ class Symbolic:
         fakes: The stand-in of each of ``bound.leaves``.
         state: The module's parameters and buffers.
         equalities: Which sizes the specification makes equal to one another, or a function of one another.
+        objects: The script objects that modules hold, by qualified name.
     """
 
     bound: Bound
@@ -142,6 +157,7 @@ class Symbolic:
     fakes: tuple[Any, ...]
     state: State
     equalities: EqualityConstraint
+    objects: dict[str, Faked] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,12 +182,14 @@ class Traced:
         graph_module: The graph.
         out_spec: The pytree structure of what the user gets.
         outputs: What each output of the graph is.
+        calls: How each preserved submodule was called; which values go in and out is known when they are collected.
     """
 
     symbolic: Symbolic
     graph_module: torch.fx.GraphModule
     out_spec: pytree.TreeSpec
     outputs: tuple[Output, ...]
+    calls: dict[str, ModuleCallSignature] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -200,3 +218,8 @@ class Wrapped(Lifted):
 @dataclass(frozen=True)
 class Named(Wrapped):
     """Inputs are named after the arguments and the state that they carry."""
+
+
+@dataclass(frozen=True)
+class Collected(Named):
+    """The signatures of preserved submodules are complete, and nothing in the graph marks their borders any more."""

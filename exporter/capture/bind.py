@@ -5,6 +5,7 @@ Everything that the arguments alone decide is refused here, before the first ope
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 
 from exporter.capture import shapes
 from exporter.capture.artifacts import Bound, KeyPath, Leaf, Request
+from exporter.capture.objects import attributes_of, check_object, is_object
 from exporter.capture.paths import loc_of, source_of
 from exporter.capture.registration import how_to_register
 from exporter.capture.sizes import check_sizes
@@ -45,6 +47,7 @@ def bind(request: Request) -> Bound:
         CaptureError: The module, an argument or the specification cannot be captured.
     """
     _check_module(request.module)
+    _check_preserved(request)
     signature = inspect.signature(request.module.forward)
     declared = _declared(signature, request)
     specs = shapes.resolve(request, declared, signature)
@@ -69,14 +72,27 @@ def _check_module(module: torch.nn.Module) -> None:
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise CaptureError("a TorchScript module cannot be captured", remedy="capture the module that it was made of")
-    for name, owner in module.named_modules():
-        for key, value in vars(owner).items():
-            if isinstance(value, torch.ScriptObject):
-                raise CaptureError(
-                    "a TorchScript object cannot be captured",
-                    loc=(f"{name}.{key}" if name else key,),
-                    remedy="keep the data in tensors, or hide the object behind a custom operator",
-                )
+    for name, value in attributes_of(module, torch.ScriptObject):
+        check_object(value, (name,))
+
+
+def _check_preserved(request: Request) -> None:
+    option = "preserve_module_call_signature"
+    if request.options.preserve and isinstance(request.module, torch.fx.GraphModule):
+        raise CaptureError(
+            "the submodules of a graph are not called, so that there is no call to preserve",
+            loc=(option,),
+            remedy="capture the module that the graph was made of",
+        )
+    known = [path for path, _ in request.module.named_modules(remove_duplicate=False) if path]
+    for path in request.options.preserve:
+        if path not in known:
+            near = difflib.get_close_matches(str(path), known)
+            raise CaptureError(
+                f"there is no submodule {path!r}",
+                loc=(option,),
+                remedy=f"name a submodule as named_modules does{', such as ' + ', '.join(near) if near else ''}",
+            )
 
 
 def _declared(signature: inspect.Signature, request: Request) -> dict[str, Any]:
@@ -157,6 +173,9 @@ def _leaf(value: Any, spec: Any, path: KeyPath, source: Source) -> Leaf:
             )
         return Leaf(value, path, source, dims=shapes.of_tensor(value, spec, path))
     if value is None or isinstance(value, bool | int | float | str):
+        return Leaf(value, path, source, hint=shapes.of_scalar(value, spec, path))
+    if is_object(value):
+        check_object(value, loc_of(path))
         return Leaf(value, path, source, hint=shapes.of_scalar(value, spec, path))
     raise CaptureError(
         f"an input of type {type(value).__name__} is not supported",

@@ -45,7 +45,7 @@ def enforce(solved: Solved) -> Enforced:
         if node.op == "call_function" and node.target in _CONVERSIONS:
             _assert_metadata(graph_module, node)
     _note_unbacked(graph_module.graph, solved.symbolic.shape_env)
-    return Enforced(solved.symbolic, graph_module, solved.out_spec, solved.outputs)
+    return Enforced(solved.symbolic, graph_module, solved.out_spec, solved.outputs, calls=solved.calls)
 
 
 def _assert_metadata(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.export.graph_signature import (
     ConstantArgument,
+    CustomObjArgument,
     ExportGraphSignature,
     InputKind,
     InputSpec,
@@ -22,8 +24,19 @@ from torch.export.graph_signature import (
 )
 
 from exporter.capture.artifacts import Enforced, Lifted, Output
+from exporter.capture.objects import attributes_of, is_constant_object, is_object, object_argument
+from exporter.capture.paths import identifier_of
 from exporter.capture.places import place_of_node
-from exporter.torch_internals import FakeTensor, FunctionalTensor, is_functorch_wrapped, pytree, unset_fake_temporarily
+from exporter.torch_internals import (
+    FakeScriptObject,
+    FakeTensor,
+    FunctionalTensor,
+    fake_script_object,
+    is_functorch_wrapped,
+    is_torchbind_object,
+    pytree,
+    unset_fake_temporarily,
+)
 from schema.errors import CaptureError
 
 _LIFTS = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
@@ -38,7 +51,7 @@ _ARGUMENTS: tuple[tuple[type, Any], ...] = (
 
 
 def lift(enforced: Enforced) -> Lifted:
-    """Write the signature and lift the constants.
+    """Write the signature and lift the constants, tensors and objects.
 
     Args:
         enforced: The complete graph.
@@ -52,13 +65,19 @@ def lift(enforced: Enforced) -> Lifted:
     """
     graph_module = enforced.graph_module
     _restore_values_of_inputs(enforced)
+    _describe_objects(graph_module.graph)
     signature = _signature(enforced)
     constants = _Lifter(enforced, signature).lift_all()
+    for leaf in enforced.symbolic.bound.leaves:
+        if is_torchbind_object(leaf.value):
+            constants.setdefault(identifier_of(leaf.path), leaf.value)
     for spec in signature.input_specs:
         if spec.kind is InputKind.BUFFER and not spec.persistent:
             assert spec.target is not None
             constants[spec.target] = enforced.symbolic.state.real[spec.target]
-    return Lifted(enforced.symbolic, graph_module, enforced.out_spec, enforced.outputs, signature, constants)
+    return Lifted(
+        enforced.symbolic, graph_module, enforced.out_spec, enforced.outputs, signature, constants, calls=enforced.calls
+    )
 
 
 def _restore_values_of_inputs(enforced: Enforced) -> None:
@@ -66,6 +85,14 @@ def _restore_values_of_inputs(enforced: Enforced) -> None:
     for node, fake in zip(_user_inputs(enforced), enforced.symbolic.fakes, strict=True):
         if not isinstance(fake, torch.Tensor):
             node.meta["val"] = fake
+
+
+def _describe_objects(graph: torch.fx.Graph) -> None:
+    """A program holds no fakes of objects but descriptions; tensors are their own."""
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.ScriptObject | FakeScriptObject):
+            node.meta["val"] = object_argument(node.name, value)
 
 
 def _tokens(enforced: Enforced) -> int:
@@ -85,11 +112,11 @@ def _signature(enforced: Enforced) -> ExportGraphSignature:
     names: list[str | None] = [*state.fake, *(None for _ in enforced.symbolic.fakes)]
     for node, name in zip(placeholders[tokens:], names, strict=True):
         if name is None:
-            specs.append(InputSpec(InputKind.USER_INPUT, _argument(node), None))
+            specs.append(InputSpec(InputKind.USER_INPUT, argument_of(node), None))
         elif name in state.buffers:
-            specs.append(InputSpec(InputKind.BUFFER, _argument(node), name, name not in state.volatile))
+            specs.append(InputSpec(InputKind.BUFFER, argument_of(node), name, name not in state.volatile))
         else:
-            specs.append(InputSpec(InputKind.PARAMETER, _argument(node), name))
+            specs.append(InputSpec(InputKind.PARAMETER, argument_of(node), name))
     inputs = [node.name for node in _user_inputs(enforced)]
     outputs = pytree.tree_leaves(graph.output_node().args)
     return ExportGraphSignature(
@@ -101,16 +128,21 @@ def _output_spec(node: Any, output: Output, inputs: list[str]) -> OutputSpec:
     if output.kind is OutputKind.TOKEN:
         return OutputSpec(output.kind, TokenArgument(node.name), None)
     target = inputs[output.target] if isinstance(output.target, int) else output.target
-    return OutputSpec(output.kind, _argument(node), target)
+    return OutputSpec(output.kind, argument_of(node), target)
 
 
-def _argument(node: Any) -> Any:
+def argument_of(node: Any) -> Any:
+    """Return how a signature refers to a node, or to a value that is none."""
     if not isinstance(node, torch.fx.Node):
         return ConstantArgument(name="", value=node)
     value = node.meta["val"]
     for kind, argument in _ARGUMENTS:
         if isinstance(value, kind):
             return argument(name=node.name)
+    if isinstance(value, CustomObjArgument):
+        return replace(value, name=node.name)
+    if is_object(value):
+        return object_argument(node.name, value)
     return ConstantArgument(name=node.name, value=value)
 
 
@@ -118,22 +150,14 @@ def constant_names(module: torch.nn.Module) -> dict[int, list[str]]:
     """Return the qualified names of tensors that are plain attributes of modules, by identity of the tensor."""
     owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     names: dict[int, list[str]] = {}
-    for path, owner in _tree(module, ""):
-        for key, value in vars(owner).items():
-            if isinstance(value, torch.Tensor) and id(value) not in owned:
-                names.setdefault(id(value), []).append(f"{path}{key}")
+    for name, value in attributes_of(module, torch.Tensor):
+        if id(value) not in owned:
+            names.setdefault(id(value), []).append(name)
     return names
 
 
-def _tree(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Walk the modules; one that a parent holds under two names counts for the first, as in torch."""
-    yield prefix, module
-    for name, child in module.named_children():
-        yield from _tree(child, f"{prefix}{name}.")
-
-
 class _Lifter:
-    """Turns each tensor attribute of the graph module into a placeholder in front of the first user input."""
+    """Turns each tensor and each object that the graph refers to into a placeholder before the first user input."""
 
     def __init__(self, enforced: Enforced, signature: ExportGraphSignature) -> None:
         kinds = [spec.kind for spec in signature.input_specs]
@@ -142,18 +166,24 @@ class _Lifter:
         self.signature = signature
         self.position = kinds.index(InputKind.USER_INPUT) if InputKind.USER_INPUT in kinds else 0
         self.anchor = list(self.graph.nodes)[self.position]
-        self.taken = {spec.target for spec in signature.input_specs}
         self.names = constant_names(enforced.symbolic.bound.request.module)
+        self.real: dict[int, Any] = {}
+        for name, (real, fake) in enforced.symbolic.objects.items():
+            self.names.setdefault(id(fake), []).append(name)
+            self.real[id(fake)] = real
+        self.taken = {spec.target for spec in signature.input_specs}.union(*self.names.values())
         self.lifted: dict[int, torch.fx.Node] = {}
-        self.constants: dict[str, torch.Tensor] = {}
-        self.anonymous = 0
+        self.constants: dict[str, Any] = {}
+        self.anonymous: Counter[str] = Counter()
 
-    def lift_all(self) -> dict[str, torch.Tensor]:
+    def lift_all(self) -> dict[str, Any]:
         for node in self.graph.find_nodes(op="get_attr"):
             value = operator.attrgetter(node.target)(self.enforced.graph_module)
-            if not isinstance(value, torch.Tensor) or self._dropped(node):
+            is_tensor = isinstance(value, torch.Tensor)
+            if not (is_tensor or is_constant_object(value)) or self._dropped(node):
                 continue
-            placeholder = self.lifted.get(id(value)) or self._lift(node, value)
+            lift = self._lift_tensor if is_tensor else self._lift_object
+            placeholder = self.lifted.get(id(value)) or lift(node, value)
             for spec in self.signature.output_specs:
                 if spec.arg.name == node.name:
                     spec.arg.name = placeholder.name
@@ -174,39 +204,45 @@ class _Lifter:
             self.graph.erase_node(unused)
         return True
 
-    def _lift(self, node: torch.fx.Node, value: torch.Tensor) -> torch.fx.Node:
+    def _lift_tensor(self, node: torch.fx.Node, value: torch.Tensor) -> torch.fx.Node:
         _check_is_data(node, value)
         if isinstance(value, torch.nn.Parameter):
             with unset_fake_temporarily():
                 value = value.data
-        names = self.names.get(id(value)) or [self._name(node)]
-        label = names[0].replace(".", "_") if id(value) in self.names else f"lifted_tensor_{self.anonymous - 1}"
-        placeholder = self._placeholder(label, node, value)
-        self.signature.input_specs.insert(
-            self.position, InputSpec(InputKind.CONSTANT_TENSOR, TensorArgument(placeholder.name), names[0])
-        )
+        fake: Any = self.enforced.symbolic.mode.from_tensor(value, static_shapes=True)
+        fake.constant = value
+        return self._lift(node, value, fake, InputKind.CONSTANT_TENSOR, "lifted_tensor")
+
+    def _lift_object(self, node: torch.fx.Node, value: Any) -> torch.fx.Node:
+        script = isinstance(value, torch.ScriptObject | FakeScriptObject)
+        fake = value if script else fake_script_object(self.enforced.symbolic.mode, value)
+        return self._lift(node, value, object_argument(node.name, fake), InputKind.CUSTOM_OBJ, "lifted_custom")
+
+    def _lift(self, node: torch.fx.Node, value: Any, stand_in: Any, kind: InputKind, word: str) -> torch.fx.Node:
+        names = self.names.get(id(value)) or [self._name(node, word)]
+        label = names[0].replace(".", "_") if id(value) in self.names else f"{word}_{self.anonymous[word] - 1}"
+        placeholder = self._placeholder(label, node, stand_in)
+        self.signature.input_specs.insert(self.position, InputSpec(kind, argument_of(placeholder), names[0]))
         self.position += 1
         self.lifted[id(value)] = placeholder
-        self.constants.update(dict.fromkeys(names, value))
+        self.constants.update(dict.fromkeys(names, self.real.get(id(value), value)))
         return placeholder
 
-    def _name(self, node: torch.fx.Node) -> str:
+    def _name(self, node: torch.fx.Node, word: str) -> str:
         """Name a constant that is no attribute after the module that uses it."""
         stack = list(node.meta.get("nn_module_stack", {}).values())
         owner = f"{stack[-1][0]}." if stack and stack[-1][0] else ""
-        while (name := f"{owner}lifted_tensor_{self.anonymous}") in self.taken:
-            self.anonymous += 1
-        self.anonymous += 1
+        while (name := f"{owner}{word}_{self.anonymous[word]}") in self.taken:
+            self.anonymous[word] += 1
+        self.anonymous[word] += 1
         return name
 
-    def _placeholder(self, label: str, node: torch.fx.Node, value: torch.Tensor) -> torch.fx.Node:
+    def _placeholder(self, label: str, node: torch.fx.Node, stand_in: Any) -> torch.fx.Node:
         with self.graph.inserting_before(self.anchor):
             placeholder = self.graph.placeholder(label)
         placeholder.target = placeholder.name
         placeholder.meta = {k: v for k, v in node.meta.items() if k not in ("nn_module_stack", "stack_trace")}
-        fake: Any = self.enforced.symbolic.mode.from_tensor(value, static_shapes=True)
-        fake.constant = value
-        placeholder.meta["val"] = fake
+        placeholder.meta["val"] = stand_in
         return placeholder
 
 

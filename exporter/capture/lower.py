@@ -15,10 +15,12 @@ from torch.export.graph_signature import OutputKind
 from exporter.capture.artifacts import Output, Symbolic, Traced
 from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
+from exporter.capture.objects import objects_faked
 from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_restored, warn_of_assignments
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
+from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     aot_export_joint_with_descriptors,
@@ -84,9 +86,11 @@ def lower(symbolic: Symbolic) -> Traced:
         CaptureError: The module returns something that no program can return, or changes the shape of an input.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root = _Root(symbolic.module)
+    root, specs = _Root(symbolic.module), Specs()
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
     with (
+        objects_faked(symbolic),
+        tracepoints(symbolic, specs),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
         reparametrize_module(root, {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}),
@@ -106,7 +110,7 @@ def lower(symbolic: Symbolic) -> Traced:
     if isinstance(symbolic.module, torch.fx.GraphModule):
         _inherit(graph_module, symbolic.module)
     assert root.out_spec is not None
-    return Traced(symbolic, graph_module, root.out_spec, outputs)
+    return Traced(symbolic, graph_module, root.out_spec, outputs, calls=signatures_of(specs))
 
 
 def _has_gradient(output: Any) -> bool:

@@ -11,13 +11,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import CustomObjArgument, InputKind, OutputKind
 
 from exporter.capture.artifacts import Named, Wrapped
 from exporter.capture.paths import identifier_of
 from exporter.torch_internals import HigherOrderOperator, LazyGraphModule
 
-_PREFIXES = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_", InputKind.CONSTANT_TENSOR: "c_"}
+_PREFIXES = {
+    InputKind.PARAMETER: "p_",
+    InputKind.BUFFER: "b_",
+    InputKind.CONSTANT_TENSOR: "c_",
+    InputKind.CUSTOM_OBJ: "obj_",
+}
 
 _BACK_TO_USER_INPUTS = (OutputKind.USER_INPUT_MUTATION, OutputKind.GRADIENT_TO_USER_INPUT)
 """Outputs that are aimed at a placeholder, by its name."""
@@ -56,6 +61,8 @@ def name(wrapped: Wrapped) -> Named:
     for node in graph_module.graph.nodes:
         if node.op == "placeholder":
             node.name = node.target = names.given[node.name]
+            if isinstance(node.meta["val"], CustomObjArgument):
+                node.meta["val"].name = node.name
             if node.name in inherited:
                 node.meta["custom"] = {**(node.meta.get("custom") or {}), **inherited[node.name]}
         else:
@@ -69,7 +76,15 @@ def name(wrapped: Wrapped) -> Named:
     _name_subgraphs(graph_module)
     _generate_code(graph_module)
     _keep_requires_grad(wrapped)
-    return Named(wrapped.symbolic, graph_module, wrapped.out_spec, wrapped.outputs, signature, wrapped.constants)
+    return Named(
+        wrapped.symbolic,
+        graph_module,
+        wrapped.out_spec,
+        wrapped.outputs,
+        signature,
+        wrapped.constants,
+        calls=wrapped.calls,
+    )
 
 
 class _Names:

@@ -49,7 +49,8 @@ def _module_calls(named: Named) -> list[ModuleCallEntry]:
     bound = named.symbolic.bound
     # Taken apart and put together once, as the module got them: a torch.Size is then a tuple.
     _, put_together = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, bound.in_spec))
-    calls = [ModuleCallEntry(path) for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
+    paths = [path for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
+    calls = [ModuleCallEntry(path, named.calls.get(path)) for path in dict.fromkeys((*paths, *named.calls))]
     calls[0].signature = ModuleCallSignature(
         inputs=[],
         outputs=[],

@@ -11,6 +11,7 @@ import torch
 from exporter.capture.artifacts import IR, DynamicShapes, Options, Request, Symbolic
 from exporter.capture.bind import bind
 from exporter.capture.classify import classify
+from exporter.capture.collect import collect
 from exporter.capture.diagnose import diagnose
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
@@ -106,7 +107,7 @@ def capture(
     )
     report = Report(on_event)
     try:
-        _check_arguments(args, kwargs)
+        _check_arguments(args, kwargs, preserve_module_call_signature)
         _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
         with unset_fake_temporarily():
@@ -120,22 +121,24 @@ def capture(
     return program  # type: ignore[no-any-return]
 
 
-def _check_arguments(args: object, kwargs: object) -> None:
+def _check_arguments(args: object, kwargs: object, preserve: object) -> None:
     if not isinstance(args, tuple):
         raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
     if not isinstance(kwargs, Mapping | None):
         raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
+    if isinstance(preserve, str):
+        raise _malformed("preserve_module_call_signature", preserve, "a sequence of names", 'pass ("name",)')
 
 
 def _stages(options: Options) -> tuple[Stage, ...]:
     """The stages of one kind of capture, in order."""
-    return _PIPELINE if options.ir == "training" else _INFERENCE_PIPELINE
+    stages = _PIPELINE if options.ir == "training" else _INFERENCE_PIPELINE
+    return (*stages[:-1], collect, package) if options.preserve else stages
 
 
 def _check_available(options: Options) -> None:
     for option, missing in (
         ("strict", options.strict),
-        ("preserve_module_call_signature", bool(options.preserve)),
         ("joint_loss_index", options.joint_loss is not None),
     ):
         if missing:

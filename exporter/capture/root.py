@@ -9,14 +9,15 @@ import torch
 
 from exporter.capture.paths import loc_of
 from exporter.capture.registration import how_to_register
-from exporter.torch_internals import check_input_constraints_pre_hook, pytree
+from exporter.torch_internals import FakeScriptObject, check_input_constraints_pre_hook, pytree
 from schema.errors import CaptureError
 
 ROOT = "_export_root"
 """The user's module hangs below a root under this name, as in torch: a module that is reached twice is then known by
 the path it is called through, also directly below the top."""
 
-_OUTPUTS = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int, float, str, type(None))
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_OUTPUTS = (torch.Tensor, *_SYMBOLS, bool, int, float, str, type(None), FakeScriptObject)
 
 
 class Root(torch.nn.Module):

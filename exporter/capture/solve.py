@@ -41,7 +41,7 @@ def solve(traced: Traced) -> Solved:
     forced = env.dim_constraints.forced_specializations()
     if violation or forced:
         raise ConstraintViolationError(str(violation or "") + _advice(traced, violation, forced)) from violation
-    return Solved(traced.symbolic, traced.graph_module, traced.out_spec, traced.outputs)
+    return Solved(traced.symbolic, traced.graph_module, traced.out_spec, traced.outputs, calls=traced.calls)
 
 
 def _advice(traced: Traced, violation: ConstraintViolationError | None, forced: Any) -> str:

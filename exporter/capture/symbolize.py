@@ -13,6 +13,7 @@ import torch
 
 from exporter.capture.artifacts import Bound, Leaf, State, Symbolic
 from exporter.capture.equalities import equalities_of
+from exporter.capture.objects import fake_of, fakes_of
 from exporter.capture.paths import loc_of
 from exporter.torch_internals import (
     AttrSource,
@@ -60,7 +61,8 @@ def symbolize(bound: Bound) -> Symbolic:
     with mode:
         fakes = tuple(_fake(mode, shape_env, leaf) for leaf in bound.leaves)
         equalities = equalities_of(bound, shape_env)
-    return Symbolic(bound, module, mode, shape_env, fakes, state_of(module, mode), equalities)
+        objects = fakes_of(module, mode)
+    return Symbolic(bound, module, mode, shape_env, fakes, state_of(module, mode), equalities, objects)
 
 
 def state_of(module: torch.nn.Module, mode: FakeTensorMode) -> State:
@@ -99,7 +101,7 @@ def _fake(mode: FakeTensorMode, shape_env: ShapeEnv, leaf: Leaf) -> Any:
         must_vary = leaf.hint.type.name == "DYNAMIC"
         context = SymIntSymbolicContext(constraint=RelaxedUnspecConstraint(warn_only=False)) if must_vary else None
     else:
-        return leaf.value
+        return fake_of(mode, leaf.value)
     tracked: Any = shape_env.tracked_fakes
     tracked.append(TrackedFake(fake, leaf.source, context))
     return fake

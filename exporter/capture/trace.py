@@ -14,9 +14,11 @@ import torch
 from exporter.capture.artifacts import Output, Symbolic, Traced
 from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
+from exporter.capture.objects import objects_faked
 from exporter.capture.preserve import module_kept
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
+from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     FunctionalTensor,
@@ -52,8 +54,14 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root = Root(symbolic.module)
-    with module_kept(symbolic.module), tracing_environment(symbolic.mode), RewriteCalls():
+    root, specs = Root(symbolic.module), Specs()
+    with (
+        module_kept(symbolic.module),
+        objects_faked(symbolic),
+        tracepoints(symbolic, specs),
+        tracing_environment(symbolic.mode),
+        RewriteCalls(),
+    ):
         state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
         entering = progress(symbolic.module, symbolic.bound.request.report)
         with _buffer_assignments(symbolic) as assigned, frame_walking(entering):
@@ -65,7 +73,8 @@ def trace(symbolic: Symbolic) -> Traced:
     if isinstance(symbolic.module, torch.fx.GraphModule):
         graph_module.meta.update(symbolic.module.meta)
     assert root.out_spec is not None
-    return Traced(symbolic, graph_module, root.out_spec, (Output(),) * root.out_spec.num_leaves)
+    outputs = (Output(),) * root.out_spec.num_leaves
+    return Traced(symbolic, graph_module, root.out_spec, outputs, calls=signatures_of(specs))
 
 
 def _runner(root: Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[..., tuple[Any, ...]]:

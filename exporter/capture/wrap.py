@@ -52,7 +52,15 @@ def wrap(lifted: Lifted) -> Wrapped:
     graph_module = lifted.graph_module
     for kind in _REGIONS:
         graph_module = _wrap_all(kind, graph_module, lifted.signature)
-    return Wrapped(lifted.symbolic, graph_module, lifted.out_spec, lifted.outputs, lifted.signature, lifted.constants)
+    return Wrapped(
+        lifted.symbolic,
+        graph_module,
+        lifted.out_spec,
+        lifted.outputs,
+        lifted.signature,
+        lifted.constants,
+        calls=lifted.calls,
+    )
 
 
 def _starts_of_grad_regions(nodes: _Nodes) -> Iterator[bool]:
@@ -95,7 +103,7 @@ def _wrap_all(
     """Wrap the regions of one kind, in this graph and then in its subgraphs."""
     if any(node.op == "call_function" and node.target in kind.marks for node in graph_module.graph.nodes):
         graph_module = _split(kind, graph_module)
-        _follow_outputs(graph_module, signature)
+        follow_outputs(graph_module, signature)
         with_signature: Any = signature
         hook = graph_module._set_replace_hook(with_signature.get_replace_hook()) if signature else nullcontext()
         with hook:
@@ -121,7 +129,8 @@ def _split(kind: _Region, graph_module: torch.fx.GraphModule) -> torch.fx.GraphM
     return split  # type: ignore[no-any-return]
 
 
-def _follow_outputs(graph_module: torch.fx.GraphModule, signature: ExportGraphSignature | None) -> None:
+def follow_outputs(graph_module: torch.fx.GraphModule, signature: ExportGraphSignature | None) -> None:
+    """Let the signature name the outputs that the graph has now."""
     outputs: Any = graph_module.graph.output_node().args[0]
     for output, spec in zip(outputs, signature.output_specs if signature else (), strict=False):
         if isinstance(output, torch.fx.Node):
@@ -173,7 +182,7 @@ def _make_operator(
             return
     _replace(call, new)
     for item in new.users:
-        value = values[_index(item)]
+        value = values[index_of(item)]
         item._rename(value.name)
         item.meta = value.meta
 
@@ -206,7 +215,7 @@ def _inline(graph_module: torch.fx.GraphModule, call: torch.fx.Node, part: torch
         _replace(call, results)
         return
     for item in list(call.users):
-        _replace(item, results[_index(item)])
+        _replace(item, results[index_of(item)])
     graph_module.graph.erase_node(call)
 
 
@@ -219,8 +228,8 @@ def _adopt(graph_module: torch.fx.GraphModule, node: torch.fx.Node, value: Any) 
     setattr(graph_module, str(node.target), value)
 
 
-def _index(item: torch.fx.Node) -> int:
-    """Which result of a part a ``getitem`` node takes."""
+def index_of(item: torch.fx.Node) -> int:
+    """Return which result of its operand a ``getitem`` node takes."""
     return int(item.args[1])  # type: ignore[arg-type]
 
 

@@ -102,6 +102,7 @@ class _MethodEmitter:
         self, expected: Sequence[Any] | None, *, keep_paths: bool, examples: bool
     ) -> tuple[documents.Method, list[Blob]]:
         program = self._program
+        signature = emit_signature(program.graph_signature)
         symbols = SymbolTable(find_shape_env(program.graph_module))
         graphs = GraphEmitter(symbols)
         graph = graphs.document(program)
@@ -109,7 +110,7 @@ class _MethodEmitter:
         calls = CallEmitter().document(program.module_call_graph, example)
         parts: dict[str, msgspec.Struct] = {
             "graph": graph,
-            "signature": emit_signature(program.graph_signature),
+            "signature": signature,
             "constraints": symbols.document(program),
             "calls": calls,
             "debug": emit_debug(graphs.modules, keep_paths=keep_paths),

@@ -35,10 +35,14 @@ def emit_argument(argument: Any, loc: Loc) -> documents.Argument:
     """A value at the border of a graph.
 
     Raises:
-        UnsupportedError: It is a script object.
+        UnsupportedError: It is a script object or an opaque object.
     """
     if isinstance(argument, CustomObjArgument):
-        raise UnsupportedError(f"the script object {argument.name} cannot be stored", loc=loc)
+        raise UnsupportedError(
+            f"{argument.name} is an object of class {argument.class_fqn}, which cannot be stored",
+            loc=loc,
+            remedy="keep its data in parameters, buffers or other tensors",
+        )
     value = emit_literal(argument.value, (*loc, argument.name)) if isinstance(argument, ConstantArgument) else None
     return documents.Argument(_KINDS[type(argument)], argument.name, value)
 
