@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
+import torch._dynamo.convert_frame
+import torch._dynamo.functional_export
+import torch._dynamo.utils
 import torch._dynamo.variables.builder
 import torch._functorch.config
 import torch._functorch.predispatch as predispatch
@@ -60,6 +63,7 @@ from torch.fx.experimental.symbolic_shapes import (
     EqualityConstraint,
     GuardOnDataDependentSymNode,
     InnerTensorKey,
+    PropagateUnbackedSymInts,
     RelaxedUnspecConstraint,
     ShapeEnv,
     StatelessSymbolicContext,
@@ -82,6 +86,7 @@ from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
 
 __all__ = [
     "BACKENDS_THAT_DECOMPOSE",
+    "COPIED_METADATA",
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
     "FAKE_TENSOR_LOGGER",
@@ -89,6 +94,7 @@ __all__ = [
     "SCALAR_TENSOR_INDEXES_SELECT",
     "SET_GRAD_ENABLED",
     "STACK_TRACE_ANCHORS",
+    "STRAY_STATE_IS_PERSISTENT",
     "TENSOR_ASSERTS_ARE_ASYNC",
     "VERSION",
     "AttrSource",
@@ -98,10 +104,13 @@ __all__ = [
     "ConvertIntKey",
     "DataDependentOutputException",
     "DerivedDim",
+    "DimConstraint",
     "DimDynamic",
     "DimHint",
     "DivideByKey",
     "DynamicOutputShapeException",
+    "DynamoGraphTransformer",
+    "DynamoRoot",
     "EqualityConstraint",
     "FakeTensor",
     "FakeTensorMode",
@@ -110,12 +119,14 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "HigherOrderOperator",
     "InnerTensorKey",
+    "IntWrapper",
     "LazyGraphModule",
     "LocalSource",
     "ModuleCallEntry",
     "ModuleCallSignature",
     "ModuleStackTracer",
     "OpOverload",
+    "PropagateUnbackedSymInts",
     "RelaxedUnspecConstraint",
     "SequenceKey",
     "ShapeEnv",
@@ -141,12 +152,16 @@ __all__ = [
     "aot_stage2_export",
     "backed_hints",
     "check_input_constraints_pre_hook",
+    "clean_dynamo_root",
     "collective_remaps",
     "compiler_flags",
     "dynamo_config",
+    "dynamo_frames",
+    "dynamo_root_globals",
     "enable_python_dispatcher",
     "find_shape_env",
     "free_unbacked_symbols",
+    "fullgraph_capture",
     "functorch_config",
     "get_proxy_mode",
     "get_proxy_slot",
@@ -157,17 +172,22 @@ __all__ = [
     "is_traceable_wrapper_subclass",
     "lazy_graph_modules",
     "make_fx",
+    "mark_dynamic",
     "marked_dims",
     "maybe_disable_thunkify",
+    "maybe_mark_dynamic",
+    "metrics_context",
     "outside_of_modes",
     "predispatch",
     "proxy_tensor",
     "pytree",
+    "pytree_codegen",
     "refs_tensor",
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
     "tracing",
+    "transforms_captured_objects",
     "tree_serializer",
     "unbacked_paths",
     "uninteresting_files",
@@ -262,6 +282,45 @@ def collective_remaps() -> tuple[dict[Any, Any], dict[Any, str]]:
     from torch.distributed import _functional_collectives as functional
 
     return functional.traceable_collective_remaps, functional.REDUCE_OP_TO_STR
+
+
+# --- Dynamo --------------------------------------------------------------------------------------------------
+
+DimConstraint: Any = torch.export.dynamic_shapes._Constraint
+IntWrapper: Any = torch.export.dynamic_shapes._IntWrapper
+mark_dynamic: Any = torch._dynamo.mark_dynamic
+maybe_mark_dynamic: Any = torch._dynamo.maybe_mark_dynamic
+dynamo_frames: Any = torch._dynamo.convert_frame
+fullgraph_capture: Any = torch._dynamo.convert_frame.fullgraph_capture
+metrics_context: Any = torch._dynamo.utils.get_metrics_context
+DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
+"""The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
+DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
+dynamo_root_globals: dict[str, Any] = vars(torch._dynamo.functional_export)
+"""The globals of the topmost frame, among which Dynamo puts what it needs a name for."""
+
+COPIED_METADATA: list[str] = [key for key in torch.fx.proxy._COPY_META_FIELDS if key != "custom"]
+"""Metadata that a node takes over from the one it is made of, but for annotations of the user's."""
+
+STRAY_STATE_IS_PERSISTENT = VERSION < (2, 15)
+"""Before 2.15, a constant that Dynamo took for a buffer is still called a persistent one."""
+
+
+def transforms_captured_objects(sources: dict[int, Any]) -> dict[str, Any]:
+    """Return the argument of ``DynamoGraphTransformer`` that lets tensors of closures be attributes; 2.11 has none."""
+    return {"graph_inputs": sources} if VERSION >= (2, 13) else {}
+
+
+def clean_dynamo_root(graph_module: torch.fx.GraphModule) -> None:
+    """Take the name of ``DynamoRoot``'s attribute out of all names."""
+    torch._dynamo.functional_export.clean_nn_module_stack_and_source_fn(graph_module, True)
+    torch._dynamo.functional_export.clean_export_root(graph_module)
+
+
+def pytree_codegen(in_spec: TreeSpec, out_spec: TreeSpec) -> Any:
+    """Return what lets a flat graph be called with structured arguments."""
+    names = [f"arg_{index}" for index in range(in_spec.num_children)]
+    return torch.fx.graph._PyTreeCodeGen(torch.fx.graph._PyTreeInfo(names, in_spec, out_spec))
 
 
 # --- graph passes --------------------------------------------------------------------------------------------
