@@ -30,6 +30,9 @@ from exporter.torch_internals import (
     transforms_captured_objects,
 )
 
+_ARGUMENTS = "flat_args"
+"""What ``DynamoRoot`` calls the leaves of its arguments."""
+
 
 @dataclass(frozen=True)
 class Followed:
@@ -80,10 +83,16 @@ def read_bytecode(
     return Followed(flat, mode)
 
 
+def leaf_of(source: Any) -> int | None:
+    """The leaf of the arguments that a source of Dynamo's stands for; None for what the module holds itself."""
+    of_arguments = isinstance(source, GetItemSource) and getattr(source.base, "local_name", "") == _ARGUMENTS
+    return int(source.index) if of_arguments else None
+
+
 def _order(sources: dict[int, Any]) -> dict[int, int]:
     """Which placeholder of Dynamo's each leaf is."""
-    indexes = [source.index for source in sources.values() if isinstance(source, GetItemSource)]
-    return {index: position for position, index in enumerate(indexes) if isinstance(index, int)}
+    leaves = {position: leaf_of(source) for position, source in sources.items()}
+    return {leaf: position for position, leaf in leaves.items() if leaf is not None}
 
 
 def _varying(example: Any, constraints: list[Any]) -> set[int]:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from exporter.capture.artifacts import Bound, Leaf, Symbolic
-from exporter.capture.dynamo import read_bytecode
+from exporter.capture.dynamo import leaf_of, read_bytecode
 from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
 from exporter.capture.marks import marked
 from exporter.capture.symbolize import new_mode, state_of
-from exporter.torch_internals import DimConstraint, GetItemSource, IntWrapper, StrictMinMaxConstraint, ValueRanges
+from exporter.torch_internals import DimConstraint, IntWrapper, StrictMinMaxConstraint, ValueRanges
 
 _ROOT = "L['self']"
 """What Dynamo calls the module."""
@@ -107,9 +107,11 @@ def _path(path: str) -> str:
 
 def _with_sources(bound: Bound, shape_env: Any) -> Bound:
     """Let each leaf have the source under which Dynamo knows it; a tensor that is passed twice has one."""
-    tracked = [each.source for each in shape_env.tracked_fakes if isinstance(each.source, GetItemSource)]
-    tensors = [(bound.leaves[source.index].value, source) for source in tracked]
-    sources = {id(tensor): source for tensor, source in tensors if isinstance(tensor, torch.Tensor)}
+    sources: dict[int, Any] = {}
+    for tracked in shape_env.tracked_fakes:
+        index = leaf_of(tracked.source)
+        if index is not None and isinstance(bound.leaves[index].value, torch.Tensor):
+            sources[id(bound.leaves[index].value)] = tracked.source
     leaves = {id(leaf): replace(leaf, source=sources.get(id(leaf.value), leaf.source)) for leaf in bound.leaves}
     return replace(
         bound,
