@@ -28,6 +28,7 @@ import torch.fx._lazy_graph_module
 import torch.fx.experimental.proxy_tensor as proxy_tensor
 import torch.nn.utils.stateless
 from torch._dispatch.python import enable_python_dispatcher as _enable_python_dispatcher
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.source import (
     AttrSource,
     ConstantSource,
@@ -36,10 +37,12 @@ from torch._dynamo.source import (
     TensorProperty,
     TensorPropertySource,
 )
+from torch._dynamo.symbolic_convert import InstructionTranslatorBase as InstructionTranslator
 from torch._export.verifier import TrainingIRVerifier, Verifier
 from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
 from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
-from torch._guards import Source, TracingContext
+from torch._guards import CompileContext, CompileId, Source, TracingContext
+from torch._guards import compile_context as _compile_context
 from torch._guards import tracing as _tracing
 from torch._ops import HigherOrderOperator, OpOverload
 from torch._prims_common import is_integer_dtype as _is_integer_dtype
@@ -90,6 +93,7 @@ __all__ = [
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
     "FAKE_TENSOR_LOGGER",
+    "FIRST_COMPILATION",
     "NODES_CARRY_CUSTOM",
     "SCALAR_TENSOR_INDEXES_SELECT",
     "SET_GRAD_ENABLED",
@@ -99,6 +103,7 @@ __all__ = [
     "VERSION",
     "AttrSource",
     "CallMethodKey",
+    "CompileContext",
     "ConstantSource",
     "ConstraintViolationError",
     "ConvertIntKey",
@@ -119,6 +124,7 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "HigherOrderOperator",
     "InnerTensorKey",
+    "InstructionTranslator",
     "IntWrapper",
     "LazyGraphModule",
     "LocalSource",
@@ -138,6 +144,7 @@ __all__ = [
     "SymT",
     "TensorProperty",
     "TensorPropertySource",
+    "TorchDynamoException",
     "TracingContext",
     "TrackedFake",
     "TrainingIRVerifier",
@@ -154,14 +161,13 @@ __all__ = [
     "check_input_constraints_pre_hook",
     "clean_dynamo_root",
     "collective_remaps",
+    "compile_context",
+    "compile_frame",
     "compiler_flags",
     "dynamo_config",
-    "dynamo_frames",
-    "dynamo_root_globals",
     "enable_python_dispatcher",
     "find_shape_env",
     "free_unbacked_symbols",
-    "fullgraph_capture",
     "functorch_config",
     "get_proxy_mode",
     "get_proxy_slot",
@@ -290,14 +296,14 @@ DimConstraint: Any = torch.export.dynamic_shapes._Constraint
 IntWrapper: Any = torch.export.dynamic_shapes._IntWrapper
 mark_dynamic: Any = torch._dynamo.mark_dynamic
 maybe_mark_dynamic: Any = torch._dynamo.maybe_mark_dynamic
-dynamo_frames: Any = torch._dynamo.convert_frame
-fullgraph_capture: Any = torch._dynamo.convert_frame.fullgraph_capture
+compile_frame: Any = torch._dynamo.convert_frame.compile_frame
+compile_context: Any = _compile_context
 metrics_context: Any = torch._dynamo.utils.get_metrics_context
 DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
 """The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
 DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
-dynamo_root_globals: dict[str, Any] = vars(torch._dynamo.functional_export)
-"""The globals of the topmost frame, among which Dynamo puts what it needs a name for."""
+FIRST_COMPILATION: Any = CompileId(frame_id=0, frame_compile_id=0)
+"""torch starts to count anew before each strict capture, and notes this number in the program."""
 
 COPIED_METADATA: list[str] = [key for key in torch.fx.proxy._COPY_META_FIELDS if key != "custom"]
 """Metadata that a node takes over from the one it is made of, but for annotations of the user's."""

@@ -1,29 +1,30 @@
 """A call of Dynamo, the part of torch that reads bytecode, which leaves nothing behind in it.
 
-torch's own export forgets all that ``torch.compile`` has compiled in the process before each capture, and builds
-guards that it throws away. Neither is needed: a capture never looks into those caches, and ``solve`` asks the shape
-environment for the guards that matter.
+torch's own export drops all that ``torch.compile`` has compiled in the process before each capture, builds guards
+that it throws away, and leaves names among the globals of its module. Here one frame is read, and nothing else:
+which sizes the graph holds for is settled by ``solve``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from exporter.torch_internals import (
+    FIRST_COMPILATION,
+    CompileContext,
     DynamoGraphTransformer,
     DynamoRoot,
     FakeTensorMode,
     GetItemSource,
+    TracingContext,
     clean_dynamo_root,
-    dynamo_frames,
-    dynamo_root_globals,
-    fullgraph_capture,
+    compile_context,
+    compile_frame,
     metrics_context,
     pytree,
     pytree_codegen,
@@ -47,40 +48,47 @@ class Followed:
     mode: FakeTensorMode | None
 
 
+class _Backend:
+    """Takes the graph from Dynamo, which calls it as a compiler."""
+
+    def __init__(self) -> None:
+        self.graph_module = _empty()
+        self.examples: list[Any] = []
+        self.mode: FakeTensorMode | None = None
+
+    def __call__(self, graph_module: torch.fx.GraphModule, examples: list[Any]) -> torch.fx.GraphModule:
+        self.graph_module, self.examples, self.mode = graph_module, examples, TracingContext.get().fake_mode
+        return graph_module
+
+
 def read_bytecode(
-    module: torch.nn.Module, in_spec: pytree.TreeSpec, examples: Sequence[Any], constraints: list[Any]
+    module: torch.nn.Module, in_spec: pytree.TreeSpec, leaves: Sequence[Any], constraints: list[Any]
 ) -> Followed:
     """Let Dynamo capture a module as one graph.
 
     Args:
         module: The module.
         in_spec: The structure of ``(args, kwargs)``.
-        examples: Their leaves.
-        constraints: Which sizes of the examples vary within a range.
+        leaves: Their leaves.
+        constraints: Which sizes of the leaves vary within a range.
     """
-    root = DynamoRoot(module, in_spec)
-    with _nothing_left_behind(), metrics_context():
-        found = fullgraph_capture(root, tuple(examples), constraints=constraints, _is_export_deprecated_do_not_use=True)
-    facts = found.graph_capture_output.output_graph.export_metadata
-    backend = found.backend_input
-    graph_module = backend.graph_module if backend else _empty()
+    backend = _Backend()
+    facts = _read(DynamoRoot(module, in_spec), tuple(leaves), constraints, backend)
     order = _order(facts.graph_input_idx_to_local_source)
-    inputs = [backend.example_inputs[order[i]] if i in order else example for i, example in enumerate(examples)]
-    mode = backend.fake_mode if backend else None
     flat = DynamoGraphTransformer(
-        graph_module,
-        inputs,
-        [_varying(example, constraints) for example in examples],
+        backend.graph_module,
+        [backend.examples[order[index]] if index in order else leaf for index, leaf in enumerate(leaves)],
+        [_varying(leaf, constraints) for leaf in leaves],
         order,
         facts.output_return_type,
-        mode,
+        backend.mode,
         **transforms_captured_objects(facts.graph_input_idx_to_local_source),
     ).transform()
     flat.graph._codegen = pytree_codegen(in_spec, facts.out_spec)
     flat.recompile()
     clean_dynamo_root(flat)
     flat.meta["module_call_specs"] = facts.module_call_spec
-    return Followed(flat, mode)
+    return Followed(flat, backend.mode)
 
 
 def leaf_of(source: Any) -> int | None:
@@ -89,14 +97,32 @@ def leaf_of(source: Any) -> int | None:
     return int(source.index) if of_arguments else None
 
 
+def _read(root: torch.nn.Module, leaves: tuple[Any, ...], constraints: list[Any], backend: _Backend) -> Any:
+    forward: Any = type(root).forward
+    with metrics_context(), compile_context(CompileContext(FIRST_COMPILATION)):
+        found = compile_frame(
+            forward.__code__,
+            dict(forward.__globals__),
+            {"self": root, _ARGUMENTS: leaves},
+            vars(builtins),
+            (),
+            compiler_fn=backend,
+            one_graph=True,
+            restart_reasons=set(),
+            export=True,
+            export_constraints=constraints,
+        )
+    return found.tracer_output.output_graph.export_metadata
+
+
 def _order(sources: dict[int, Any]) -> dict[int, int]:
     """Which placeholder of Dynamo's each leaf is."""
     leaves = {position: leaf_of(source) for position, source in sources.items()}
     return {leaf: position for position, leaf in leaves.items() if leaf is not None}
 
 
-def _varying(example: Any, constraints: list[Any]) -> set[int]:
-    ranges = [(c.dim, c.constraint_range.vr) for c in constraints if c.t_id == id(example)]
+def _varying(leaf: Any, constraints: list[Any]) -> set[int]:
+    ranges = [(each.dim, each.constraint_range.vr) for each in constraints if each.t_id == id(leaf)]
     return {dim for dim, found in ranges if found.lower != found.upper}
 
 
@@ -105,18 +131,3 @@ def _empty() -> torch.fx.GraphModule:
     graph = torch.fx.Graph()
     graph.output(None)
     return torch.fx.GraphModule(torch.nn.Module(), graph)
-
-
-@contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    """Number frames from 0, as in a fresh process, and take away the names that Dynamo gives to what it meets."""
-    frames: Any = dynamo_frames
-    names = dynamo_root_globals
-    before = frames.FRAME_COUNTER, frames.FRAME_COMPILE_COUNTER, dict(names)
-    frames.FRAME_COUNTER, frames.FRAME_COMPILE_COUNTER = 0, Counter()
-    try:
-        yield
-    finally:
-        frames.FRAME_COUNTER, frames.FRAME_COMPILE_COUNTER, kept = before
-        for name in names.keys() - kept.keys():
-            del names[name]
