@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo
+import torch._dynamo.convert_frame
+import torch._dynamo.functional_export
+import torch._dynamo.utils
 import torch._dynamo.variables.builder
 import torch._functorch.config
 import torch._functorch.predispatch as predispatch
@@ -28,6 +31,7 @@ import torch.fx._lazy_graph_module
 import torch.fx.experimental.proxy_tensor as proxy_tensor
 import torch.nn.utils.stateless
 from torch._dispatch.python import enable_python_dispatcher as _enable_python_dispatcher
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.source import (
     AttrSource,
     ConstantSource,
@@ -36,10 +40,12 @@ from torch._dynamo.source import (
     TensorProperty,
     TensorPropertySource,
 )
+from torch._dynamo.symbolic_convert import InstructionTranslatorBase as InstructionTranslator
 from torch._export.verifier import TrainingIRVerifier, Verifier
 from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
 from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
-from torch._guards import Source, TracingContext
+from torch._guards import CompileContext, CompileId, Source, TracingContext
+from torch._guards import compile_context as _compile_context
 from torch._guards import tracing as _tracing
 from torch._library.fake_class_registry import FakeScriptObject
 from torch._ops import HigherOrderOperator, OpOverload
@@ -64,6 +70,7 @@ from torch.fx.experimental.symbolic_shapes import (
     EqualityConstraint,
     GuardOnDataDependentSymNode,
     InnerTensorKey,
+    PropagateUnbackedSymInts,
     RelaxedUnspecConstraint,
     ShapeEnv,
     StatelessSymbolicContext,
@@ -86,26 +93,33 @@ from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
 
 __all__ = [
     "BACKENDS_THAT_DECOMPOSE",
+    "COPIED_METADATA",
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
     "FAKE_TENSOR_LOGGER",
+    "FIRST_COMPILATION",
     "NODES_CARRY_CUSTOM",
     "SCALAR_TENSOR_INDEXES_SELECT",
     "SET_GRAD_ENABLED",
     "STACK_TRACE_ANCHORS",
+    "STRAY_STATE_IS_PERSISTENT",
     "TENSOR_ASSERTS_ARE_ASYNC",
     "VERSION",
     "AttrSource",
     "CallMethodKey",
+    "CompileContext",
     "ConstantSource",
     "ConstraintViolationError",
     "ConvertIntKey",
     "DataDependentOutputException",
     "DerivedDim",
+    "DimConstraint",
     "DimDynamic",
     "DimHint",
     "DivideByKey",
     "DynamicOutputShapeException",
+    "DynamoGraphTransformer",
+    "DynamoRoot",
     "EqualityConstraint",
     "FakeScriptObject",
     "FakeTensor",
@@ -115,12 +129,15 @@ __all__ = [
     "GuardOnDataDependentSymNode",
     "HigherOrderOperator",
     "InnerTensorKey",
+    "InstructionTranslator",
+    "IntWrapper",
     "LazyGraphModule",
     "LocalSource",
     "ModuleCallEntry",
     "ModuleCallSignature",
     "ModuleStackTracer",
     "OpOverload",
+    "PropagateUnbackedSymInts",
     "RelaxedUnspecConstraint",
     "SequenceKey",
     "ShapeEnv",
@@ -132,6 +149,7 @@ __all__ = [
     "SymT",
     "TensorProperty",
     "TensorPropertySource",
+    "TorchDynamoException",
     "TracingContext",
     "TrackedFake",
     "TrainingIRVerifier",
@@ -146,7 +164,10 @@ __all__ = [
     "aot_stage2_export",
     "backed_hints",
     "check_input_constraints_pre_hook",
+    "clean_dynamo_root",
     "collective_remaps",
+    "compile_context",
+    "compile_frame",
     "compiler_flags",
     "dynamo_config",
     "enable_python_dispatcher",
@@ -168,19 +189,24 @@ __all__ = [
     "is_traceable_wrapper_subclass",
     "lazy_graph_modules",
     "make_fx",
+    "mark_dynamic",
     "marked_dims",
     "maybe_disable_thunkify",
+    "maybe_mark_dynamic",
+    "metrics_context",
     "opaque_type_name",
     "outside_of_modes",
     "predispatch",
     "proxy_tensor",
     "pytree",
+    "pytree_codegen",
     "refs_tensor",
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
     "traces_with_itself",
     "tracing",
+    "transforms_captured_objects",
     "tree_serializer",
     "unbacked_paths",
     "uninteresting_files",
@@ -286,6 +312,45 @@ def collective_remaps() -> tuple[dict[Any, Any], dict[Any, str]]:
     from torch.distributed import _functional_collectives as functional
 
     return functional.traceable_collective_remaps, functional.REDUCE_OP_TO_STR
+
+
+# --- Dynamo --------------------------------------------------------------------------------------------------
+
+DimConstraint: Any = torch.export.dynamic_shapes._Constraint
+IntWrapper: Any = torch.export.dynamic_shapes._IntWrapper
+mark_dynamic: Any = torch._dynamo.mark_dynamic
+maybe_mark_dynamic: Any = torch._dynamo.maybe_mark_dynamic
+compile_frame: Any = torch._dynamo.convert_frame.compile_frame
+compile_context: Any = _compile_context
+metrics_context: Any = torch._dynamo.utils.get_metrics_context
+DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
+"""The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
+DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
+FIRST_COMPILATION: Any = CompileId(frame_id=0, frame_compile_id=0)
+"""torch starts to count anew before each strict capture, and notes this number in the program."""
+
+COPIED_METADATA: list[str] = [key for key in torch.fx.proxy._COPY_META_FIELDS if key != "custom"]
+"""Metadata that a node takes over from the one it is made of, but for annotations of the user's."""
+
+STRAY_STATE_IS_PERSISTENT = VERSION < (2, 15)
+"""Before 2.15, a constant that Dynamo took for a buffer is still called a persistent one."""
+
+
+def transforms_captured_objects(sources: dict[int, Any]) -> dict[str, Any]:
+    """Return the argument of ``DynamoGraphTransformer`` that lets tensors of closures be attributes; 2.11 has none."""
+    return {"graph_inputs": sources} if VERSION >= (2, 13) else {}
+
+
+def clean_dynamo_root(graph_module: torch.fx.GraphModule) -> None:
+    """Take the name of ``DynamoRoot``'s attribute out of all names."""
+    torch._dynamo.functional_export.clean_nn_module_stack_and_source_fn(graph_module, True)
+    torch._dynamo.functional_export.clean_export_root(graph_module)
+
+
+def pytree_codegen(in_spec: TreeSpec, out_spec: TreeSpec) -> Any:
+    """Return what lets a flat graph be called with structured arguments."""
+    names = [f"arg_{index}" for index in range(in_spec.num_children)]
+    return torch.fx.graph._PyTreeCodeGen(torch.fx.graph._PyTreeInfo(names, in_spec, out_spec))
 
 
 # --- graph passes --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._library.fake_class_registry import FakeScriptObject
+from torch.fx.traceback import NodeSource
 from torch.utils import _pytree as pytree
 
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
@@ -88,6 +89,9 @@ def same(left: Any, right: Any) -> bool:
             return isinstance(right, FakeScriptObject) and left.script_class_name == right.script_class_name
         case torch.fx.GraphModule():
             return isinstance(right, torch.fx.GraphModule)  # subgraphs are compared node by node elsewhere
+        case NodeSource():  # names the graph by its address
+            parts = ("name", "target", "pass_name", "action", "from_node")
+            return isinstance(right, NodeSource) and all(same(getattr(left, p), getattr(right, p)) for p in parts)
         case torch._ops.OpOverload():  # metadata holds copies of operators
             return isinstance(right, torch._ops.OpOverload) and str(left) == str(right)
         case _ if dataclasses.is_dataclass(left) and not isinstance(left, type) and type(left) is type(right):

@@ -6,6 +6,7 @@ import builtins
 import functools
 import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,7 +26,7 @@ from exporter.torch_internals import (
     tracing,
 )
 
-_DYNAMO_SETTINGS = {
+_DYNAMO_SETTINGS: dict[str, Any] = {
     "allow_rnn": True,
     "assume_static_by_default": False,
     "automatic_dynamic_shapes": False,
@@ -38,6 +39,19 @@ _DYNAMO_SETTINGS = {
     "specialize_int": True,
 }
 """How control-flow operators, which trace their branches with Dynamo, and ``.item()`` behave during an export."""
+
+_FOLLOWING_SETTINGS: dict[str, Any] = {
+    "assume_static_by_default": True,
+    "constant_fold_autograd_profiler_enabled": True,
+    "do_not_emit_runtime_asserts": True,
+    "log_graph_in_out_metadata": True,
+    "reorderable_logging_functions": {
+        *(logging.debug, logging.info, logging.warning, logging.error, logging.critical, logging.exception),
+        *(logging.log, print, warnings.warn),
+    },
+    "side_effect_replay_policy": "warn",
+}
+"""What differs where Dynamo follows the module itself. Functions that only tell something are left out of the graph."""
 
 
 @contextmanager
@@ -56,6 +70,17 @@ def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
         _errors_not_logged(),
         _guards_at_users_lines(mode.shape_env),
     ):
+        yield
+
+
+@contextmanager
+def following_environment(*, deferred_asserts: bool) -> Iterator[None]:
+    """Let Dynamo follow a module as for an export."""
+    settings = _DYNAMO_SETTINGS | _FOLLOWING_SETTINGS
+    settings["prefer_deferred_runtime_asserts_over_guards"] = deferred_asserts
+    settings["install_free_tensors"] = dynamo_config.install_free_tensors_for_export
+    settings = {name: value for name, value in settings.items() if hasattr(dynamo_config, name)}
+    with dynamo_config.patch(settings), _backends_off(), _exporting(), _errors_not_logged():
         yield
 
 

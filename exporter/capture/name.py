@@ -56,7 +56,7 @@ def name(wrapped: Wrapped) -> Named:
             node.meta.pop("nn_module_stack", None)
             node.meta.pop("stack_trace", None)
     names = _Names()
-    inherited = _custom_metadata(wrapped.symbolic.bound.request.module)
+    inherited = _custom_metadata(wrapped.symbolic.module)
     _name_inputs(wrapped, names, inherited)
     for node in graph_module.graph.nodes:
         if node.op == "placeholder":

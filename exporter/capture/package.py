@@ -47,14 +47,16 @@ def package(named: Named) -> torch.export.ExportedProgram:
 
 def _module_calls(named: Named) -> list[ModuleCallEntry]:
     bound = named.symbolic.bound
-    # Taken apart and put together once, as the module got them: a torch.Size is then a tuple.
-    _, put_together = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, bound.in_spec))
+    in_spec = bound.in_spec
+    if not bound.request.options.strict:
+        # Taken apart and put together once, as the module got them: a torch.Size is then a tuple.
+        _, in_spec = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, in_spec))
     paths = [path for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
     calls = [ModuleCallEntry(path, named.calls.get(path)) for path in dict.fromkeys((*paths, *named.calls))]
     calls[0].signature = ModuleCallSignature(
         inputs=[],
         outputs=[],
-        in_spec=put_together,
+        in_spec=in_spec,
         out_spec=named.out_spec,
         forward_arg_names=list(bound.arg_names),
     )

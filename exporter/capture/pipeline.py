@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from exporter.capture.collect import collect
 from exporter.capture.diagnose import diagnose
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
+from exporter.capture.follow import follow
 from exporter.capture.lift import lift
 from exporter.capture.lower import lower
 from exporter.capture.name import name
 from exporter.capture.package import package
+from exporter.capture.restore import restore
 from exporter.capture.solve import solve
 from exporter.capture.symbolize import symbolize
 from exporter.capture.trace import trace
@@ -30,31 +32,8 @@ from schema.errors import CaptureError
 
 Stage = Callable[[Any], Any]
 
-_PIPELINE: tuple[Stage, ...] = (
-    bind,  # arguments to the signature of forward and to the shape specification
-    symbolize,  # to fake tensors with symbolic sizes
-    trace,  # the module over fakes, to a graph
-    solve,  # the guards: does the graph hold for all admitted sizes?
-    enforce,  # asserts for what can be known only at run time
-    lift,  # constants to inputs, with a signature
-    wrap,  # regions of other grad modes and autocast to subgraphs
-    name,  # inputs after what they carry
-    package,  # all of it to an ExportedProgram
-)
-
-_INFERENCE_PIPELINE = (
-    bind,
-    symbolize,
-    lower,  # the module under AOTAutograd, to a functional graph
-    solve,
-    enforce,
-    lift,
-    name,
-    package,
-)
-
-STAGES: tuple[str, ...] = tuple(stage.__name__ for stage in _PIPELINE)
-"""The stages of a capture, in order."""
+STAGES: tuple[str, ...] = ("bind", "symbolize", "trace", "solve", "enforce", "lift", "wrap", "name", "package")
+"""The stages of a capture with default options, in order."""
 
 
 def capture(
@@ -130,15 +109,28 @@ def _check_arguments(args: object, kwargs: object, preserve: object) -> None:
         raise _malformed("preserve_module_call_signature", preserve, "a sequence of names", 'pass ("name",)')
 
 
-def _stages(options: Options) -> tuple[Stage, ...]:
+def _stages(options: Options) -> Iterator[Stage]:
     """The stages of one kind of capture, in order."""
-    stages = _PIPELINE if options.ir == "training" else _INFERENCE_PIPELINE
-    return (*stages[:-1], collect, package) if options.preserve else stages
+    training = options.ir == "training"
+    yield bind  # arguments to the signature of forward and to the shape specification
+    yield follow if options.strict else symbolize  # to fakes with symbolic sizes; Dynamo makes torch IR of the module
+    yield trace if training else lower  # the module over fakes, to a graph; a functional one under AOTAutograd
+    yield solve  # the guards: does the graph hold for all admitted sizes?
+    yield enforce  # asserts for what can be known only at run time
+    yield lift  # constants to inputs, with a signature
+    if training:
+        yield wrap  # regions of other grad modes and autocast to subgraphs
+    yield name  # inputs after what they carry
+    if options.strict:
+        yield restore  # the names of the module, in place of Dynamo's
+    if options.preserve:
+        yield collect  # how preserved submodules were called
+    yield package  # all of it to an ExportedProgram
 
 
 def _check_available(options: Options) -> None:
     for option, missing in (
-        ("strict", options.strict),
+        ("strict", options.strict and bool(options.preserve)),
         ("joint_loss_index", options.joint_loss is not None),
     ):
         if missing:

@@ -21,17 +21,21 @@ _OUTPUTS = (torch.Tensor, *_SYMBOLS, bool, int, float, str, type(None), FakeScri
 
 
 class Root(torch.nn.Module):
-    """Calls the user's module, flattens what it returns and remembers the structure."""
+    """Calls the user's module, flattens what it returns and remembers the structure.
 
-    def __init__(self, module: torch.nn.Module) -> None:
+    A graph is interpreted, node by node, so that the new nodes inherit the metadata of the old ones.
+    """
+
+    def __init__(self, module: torch.nn.Module, interpreter: type[torch.fx.Interpreter] = torch.fx.Interpreter) -> None:
         super().__init__()
         self._export_root = module
+        self._interpreter = interpreter
         self.out_spec: pytree.TreeSpec | None = None
 
     def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         module: Any = self._export_root
         again = isinstance(module, torch.fx.GraphModule)
-        result = _interpret(module, args, kwargs) if again else module(*args, **kwargs)
+        result = self._interpret(module, args, kwargs) if again else module(*args, **kwargs)
         leaves, self.out_spec = pytree.tree_flatten(result)
         if not all(map(_is_output, leaves)):
             _refuse_output(result)
@@ -39,6 +43,12 @@ class Root(torch.nn.Module):
 
     # Not `def forward`: frames of that name are taken for the user's and end up in the nodes' stack traces.
     forward = call
+
+    def _interpret(self, module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
+            check_input_constraints_pre_hook(module, args, kwargs)
+        with torch.fx.traceback.preserve_node_meta():
+            return self._interpreter(module).run(*args, *kwargs.values())
 
 
 def restore_module_paths(graph: torch.fx.Graph) -> None:
@@ -52,14 +62,6 @@ def restore_module_paths(graph: torch.fx.Graph) -> None:
 
 def _below_root(path: str) -> str:
     return path.removeprefix(ROOT).removeprefix(".") if path.startswith(ROOT) else path
-
-
-def _interpret(module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a graph node by node, so that the new nodes inherit the metadata of the old ones."""
-    if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
-        check_input_constraints_pre_hook(module, args, kwargs)
-    with torch.fx.traceback.preserve_node_meta():
-        return torch.fx.Interpreter(module).run(*args, *kwargs.values())
 
 
 def _is_output(leaf: Any) -> bool:

@@ -50,14 +50,9 @@ def symbolize(bound: Bound) -> Symbolic:
         CaptureError: There is no fake of some tensor, as of a quantized one.
     """
     module = bound.request.module
-    shape_env = ShapeEnv(
-        tracked_fakes=[],
-        trace_asserts=True,
-        prefer_deferred_runtime_asserts_over_guards=bound.request.options.deferred_asserts,
-        co_fields=_code_fields(module),
-    )
-    with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
-        mode = FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True, export=True)
+    mode = new_mode(bound)
+    shape_env = mode.shape_env
+    assert shape_env is not None
     with mode:
         fakes = tuple(_fake(mode, shape_env, leaf) for leaf in bound.leaves)
         equalities = equalities_of(bound, shape_env)
@@ -65,17 +60,32 @@ def symbolize(bound: Bound) -> Symbolic:
     return Symbolic(bound, module, mode, shape_env, fakes, state_of(module, mode), equalities, objects)
 
 
-def state_of(module: torch.nn.Module, mode: FakeTensorMode) -> State:
-    """Return the module's tensors and their fakes; names of one tensor share one fake, so that ties stay ties."""
+def new_mode(bound: Bound) -> FakeTensorMode:
+    """Return a mode to trace the module under, with an environment that has no symbol yet."""
+    shape_env = ShapeEnv(
+        tracked_fakes=[],
+        trace_asserts=True,
+        prefer_deferred_runtime_asserts_over_guards=bound.request.options.deferred_asserts,
+        co_fields=_code_fields(bound.request.module),
+    )
+    with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        return FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True, export=True)
+
+
+def state_of(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> State:
+    """Return the module's tensors, and with a mode their fakes.
+
+    Names of one tensor share one fake, so that ties stay ties.
+    """
     buffers = dict(module.named_buffers(remove_duplicate=False))
     real = {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
     once: dict[int, torch.Tensor] = {}
-    for name, tensor in real.items():
+    for name, tensor in real.items() if mode else ():
         if id(tensor) not in once:
             once[id(tensor)] = _faked(mode, tensor, (name,), static_shapes=True)
     return State(
         real=real,
-        fake={name: once[id(tensor)] for name, tensor in real.items()},
+        fake={name: once[id(tensor)] for name, tensor in real.items()} if mode else {},
         buffers=frozenset(buffers),
         volatile=frozenset(
             f"{path}.{name}" if path else name

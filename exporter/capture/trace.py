@@ -22,6 +22,7 @@ from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     FunctionalTensor,
+    PropagateUnbackedSymInts,
     get_proxy_mode,
     get_proxy_slot,
     make_fx,
@@ -54,22 +55,20 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root, specs = Root(symbolic.module), Specs()
-    with (
-        module_kept(symbolic.module),
-        objects_faked(symbolic),
-        tracepoints(symbolic, specs),
-        tracing_environment(symbolic.mode),
-        RewriteCalls(),
-    ):
+    request, specs = symbolic.bound.request, Specs()
+    root = Root(symbolic.module, PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter)
+    running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
+    with running as assigned, frame_walking(progress(symbolic.module, request.report)):
         state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
-        entering = progress(symbolic.module, symbolic.bound.request.report)
-        with _buffer_assignments(symbolic) as assigned, frame_walking(entering):
-            run = _runner(root, tuple(state), symbolic)
-            graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*state.values(), *symbolic.fakes)
+        run = _runner(root, tuple(state), symbolic)
+        graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*state.values(), *symbolic.fakes)
     _write_buffers(graph_module.graph, list(state), assigned)
     graph_module.graph.eliminate_dead_code(_kept_when_unused)
-    _tidy(graph_module.graph)
+    if not request.options.strict:
+        restore_module_paths(graph_module.graph)
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function" and not node.users:
+            node.meta.setdefault("val", None)
     if isinstance(symbolic.module, torch.fx.GraphModule):
         graph_module.meta.update(symbolic.module.meta)
     assert root.out_spec is not None
@@ -88,6 +87,28 @@ def _runner(root: Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[
 
     run._orig_mod = root  # type: ignore[attr-defined]  # make_fx reads here whose submodules it may name
     return run
+
+
+@contextmanager
+def _graph_running(symbolic: Symbolic) -> Iterator[dict[str, str]]:
+    """The graph that Dynamo made calls operators, and does nothing else."""
+    symbolic.mode.epoch += 1  # a value that is not known meets its symbol again, and no memo from Dynamo's run
+    with tracing_environment(symbolic.mode):
+        yield {}
+
+
+@contextmanager
+def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]]:
+    """The user's module may do anything; its buffer assignments are noted."""
+    with (
+        module_kept(symbolic.module),
+        objects_faked(symbolic),
+        tracepoints(symbolic, specs),
+        tracing_environment(symbolic.mode),
+        RewriteCalls(),
+        _buffer_assignments(symbolic) as assigned,
+    ):
+        yield assigned
 
 
 @contextmanager
@@ -137,10 +158,3 @@ def _write_buffers(graph: torch.fx.Graph, state: list[str], assigned: dict[str, 
 
 def _kept_when_unused(node: torch.fx.Node) -> bool:
     return node.op != "call_function" or node.target not in _DROPPED_WHEN_UNUSED
-
-
-def _tidy(graph: torch.fx.Graph) -> None:
-    restore_module_paths(graph)
-    for node in graph.nodes:
-        if node.op == "call_function" and not node.users:
-            node.meta.setdefault("val", None)
