@@ -77,11 +77,8 @@ def _failures(bound: Bound) -> list[CaptureError]:
 
 @contextmanager
 def _real_values() -> Iterator[None]:
-    settings = functorch_config.patch(
-        fake_tensor_propagate_real_tensors=True, generate_fake_kernels_from_real_mismatches=True
-    )
     with (
-        settings,
+        functorch_config.patch(fake_tensor_propagate_real_tensors=True),
         torch.random.fork_rng(devices=range(torch.cuda.device_count())),
         warnings.catch_warnings(action="ignore"),
     ):
@@ -93,6 +90,7 @@ def _noted(symbolic: Symbolic, found: list[CaptureError]) -> Iterator[None]:
     """Note where the run is told a value, and where it makes up a rule for shapes from an operator's real output."""
     module = symbolic.bound.request.module
     env: Any = symbolic.shape_env
+    mode: Any = symbolic.mode
     infer = fake_tensor.inferred_fake_kernel_from_real_out
 
     def note(message: str, remedy: str) -> None:
@@ -102,18 +100,22 @@ def _noted(symbolic: Symbolic, found: list[CaptureError]) -> Iterator[None]:
         frame = running_users_frame()
         note(*describe_decision(condition, frame, frame.f_lineno if frame else 0, symbolic))
 
-    def note_missing_rule(mode: Any, operator: Any, output: Any) -> Any:
+    def note_missing_rule(_: Any, operator: Any, output: Any) -> Any:
         note(*describe_missing_rule(str(operator)))
         # torch would make all the sizes unknown, and whatever uses them would seem to decide by values.
         return pytree.tree_map_only(torch.Tensor, lambda real: mode.from_tensor(real, static_shapes=True), output)
 
+    def not_compared(_func: Any, _fakes: Any, _reals: Any, fake_output: Any, _real_output: Any) -> Any:
+        return fake_output  # comparing decides by values too
+
+    mode._maybe_infer_fake_kernel_from_pytree_out = not_compared
     env._log_real_tensor_propagation = note_decision
     fake_tensor.inferred_fake_kernel_from_real_out = note_missing_rule
     try:
         yield
     finally:
         fake_tensor.inferred_fake_kernel_from_real_out = infer
-        del env._log_real_tensor_propagation
+        del env._log_real_tensor_propagation, mode._maybe_infer_fake_kernel_from_pytree_out
 
 
 def _bytes_of(symbolic: Symbolic) -> int:
