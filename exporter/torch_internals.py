@@ -41,6 +41,8 @@ from torch._dynamo.source import (
     TensorPropertySource,
 )
 from torch._dynamo.symbolic_convert import InstructionTranslatorBase as InstructionTranslator
+from torch._export.utils import deregister_module_as_pytree_input_node as _deregister_module_as_pytree_input_node
+from torch._export.utils import register_module_as_pytree_input_node as _register_module_as_pytree_input_node
 from torch._export.verifier import TrainingIRVerifier, Verifier
 from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
 from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
@@ -169,6 +171,7 @@ __all__ = [
     "compile_context",
     "compile_frame",
     "compiler_flags",
+    "deregister_module_as_pytree_node",
     "dynamo_config",
     "enable_python_dispatcher",
     "fake_script_object",
@@ -201,6 +204,7 @@ __all__ = [
     "pytree",
     "pytree_codegen",
     "refs_tensor",
+    "register_module_as_pytree_node",
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
@@ -261,6 +265,8 @@ tracing: Any = _tracing
 unset_fake_temporarily: Any = _unset_fake_temporarily
 STACK_TRACE_ANCHORS: set[tuple[str, str]] = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", set())
 """Functions, by file and name, whose frames belong into stack traces although they are not called ``forward``."""
+register_module_as_pytree_node: Any = _register_module_as_pytree_input_node
+deregister_module_as_pytree_node: Any = _deregister_module_as_pytree_input_node
 reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
 check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
 is_integer_dtype: Any = _is_integer_dtype

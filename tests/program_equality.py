@@ -92,6 +92,8 @@ def same(left: Any, right: Any) -> bool:
         case NodeSource():  # names the graph by its address
             parts = ("name", "target", "pass_name", "action", "from_node")
             return isinstance(right, NodeSource) and all(same(getattr(left, p), getattr(right, p)) for p in parts)
+        case pytree.TreeSpec():  # the context of a module is of a class made anew for each capture
+            return isinstance(right, pytree.TreeSpec) and left == right
         case torch._ops.OpOverload():  # metadata holds copies of operators
             return isinstance(right, torch._ops.OpOverload) and str(left) == str(right)
         case _ if dataclasses.is_dataclass(left) and not isinstance(left, type) and type(left) is type(right):

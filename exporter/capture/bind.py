@@ -19,7 +19,7 @@ from exporter.capture.objects import attributes_of, check_object, is_object
 from exporter.capture.paths import loc_of, source_of
 from exporter.capture.registration import how_to_register
 from exporter.capture.sizes import check_sizes
-from exporter.torch_internals import FakeTensor, LocalSource, Source, is_functorch_wrapped, pytree
+from exporter.torch_internals import LocalSource, Source, is_functorch_wrapped, pytree
 from schema.errors import CaptureError
 
 
@@ -163,14 +163,24 @@ def _walk(value: Any, spec: Any, path: KeyPath, source: Source) -> Iterator[Leaf
         yield from _walk(child, part, (*path, key), source_of(source, key))
 
 
+def _check_tensor(tensor: torch.Tensor, path: KeyPath) -> None:
+    if is_functorch_wrapped(tensor):
+        raise CaptureError(
+            "a tensor that torch.func has wrapped cannot be an example: it holds no data of its own",
+            loc=loc_of(path),
+            remedy="capture outside of the transform",
+        )
+    if tensor.is_nested and tensor.layout is torch.strided:
+        raise CaptureError(
+            "a nested tensor of the strided layout cannot be captured: its sizes are no numbers",
+            loc=loc_of(path),
+            remedy="make it with layout=torch.jagged, or pass its parts as a list",
+        )
+
+
 def _leaf(value: Any, spec: Any, path: KeyPath, source: Source) -> Leaf:
     if isinstance(value, torch.Tensor):
-        if isinstance(value, FakeTensor) or is_functorch_wrapped(value):
-            raise CaptureError(
-                f"a {type(value).__name__} cannot be an example: it holds no data of its own",
-                loc=loc_of(path),
-                remedy="pass a real tensor, and capture outside of any tensor mode or transform",
-            )
+        _check_tensor(value, path)
         return Leaf(value, path, source, dims=shapes.of_tensor(value, spec, path))
     if value is None or isinstance(value, bool | int | float | str):
         return Leaf(value, path, source, hint=shapes.of_scalar(value, spec, path))

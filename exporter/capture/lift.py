@@ -162,6 +162,7 @@ class _Lifter:
     def __init__(self, enforced: Enforced, signature: ExportGraphSignature) -> None:
         kinds = [spec.kind for spec in signature.input_specs]
         self.enforced = enforced
+        self.among_fakes = any(isinstance(leaf.value, FakeTensor) for leaf in enforced.symbolic.bound.leaves)
         self.graph = enforced.graph_module.graph
         self.signature = signature
         self.position = kinds.index(InputKind.USER_INPUT) if InputKind.USER_INPUT in kinds else 0
@@ -205,7 +206,8 @@ class _Lifter:
         return True
 
     def _lift_tensor(self, node: torch.fx.Node, value: torch.Tensor) -> torch.fx.Node:
-        _check_is_data(node, value)
+        if not self.among_fakes:
+            _check_is_data(node, value)
         if isinstance(value, torch.nn.Parameter):
             with unset_fake_temporarily():
                 value = value.data

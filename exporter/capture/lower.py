@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind
 from exporter.capture.artifacts import Output, Symbolic, Traced
 from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
+from exporter.capture.module_inputs import modules_faked
 from exporter.capture.objects import objects_faked
 from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_restored, warn_of_assignments
@@ -90,6 +91,7 @@ def lower(symbolic: Symbolic) -> Traced:
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
     with (
         objects_faked(symbolic),
+        modules_faked(symbolic),
         tracepoints(symbolic, specs),
         tracing_environment(symbolic.mode),
         RewriteCalls(),

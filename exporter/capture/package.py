@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from exporter.capture.artifacts import IR, Named
+from exporter.capture.module_inputs import modules_faked
 from exporter.capture.ranges import range_constraints, unbacked_ranges
 from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier, Verifier, pytree
 from schema.errors import CaptureError
@@ -50,7 +51,8 @@ def _module_calls(named: Named) -> list[ModuleCallEntry]:
     in_spec = bound.in_spec
     if not bound.request.options.strict:
         # Taken apart and put together once, as the module got them: a torch.Size is then a tuple.
-        _, in_spec = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, in_spec))
+        with modules_faked(named.symbolic):
+            _, in_spec = pytree.tree_flatten(pytree.tree_unflatten(named.symbolic.fakes, in_spec))
     paths = [path for path, _ in bound.request.module.named_modules(remove_duplicate=False)]
     calls = [ModuleCallEntry(path, named.calls.get(path)) for path in dict.fromkeys((*paths, *named.calls))]
     calls[0].signature = ModuleCallSignature(

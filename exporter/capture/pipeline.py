@@ -18,6 +18,7 @@ from exporter.capture.explain import explain
 from exporter.capture.follow import follow
 from exporter.capture.lift import lift
 from exporter.capture.lower import lower
+from exporter.capture.module_inputs import modules_as_containers
 from exporter.capture.name import name
 from exporter.capture.package import package
 from exporter.capture.restore import restore
@@ -89,7 +90,7 @@ def capture(
         _check_arguments(args, kwargs, preserve_module_call_signature)
         _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
-        with unset_fake_temporarily():
+        with unset_fake_temporarily(), modules_as_containers((args, kwargs)):
             program = _in_one_chunk(lambda: _run(request))
     except CaptureError as error:
         report(CaptureFailed(error, classify(error)))

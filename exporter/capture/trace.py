@@ -14,6 +14,7 @@ import torch
 from exporter.capture.artifacts import Output, Symbolic, Traced
 from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
+from exporter.capture.module_inputs import modules_faked
 from exporter.capture.objects import objects_faked
 from exporter.capture.preserve import module_kept
 from exporter.capture.progress import progress
@@ -103,6 +104,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
     with (
         module_kept(symbolic.module),
         objects_faked(symbolic),
+        modules_faked(symbolic),
         tracepoints(symbolic, specs),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
