@@ -162,6 +162,7 @@ __all__ = [
     "ValueRangeError",
     "ValueRanges",
     "Verifier",
+    "access_subclass_inner_tensor",
     "aot_export_joint_with_descriptors",
     "aot_stage2_export",
     "backed_hints",
@@ -199,6 +200,7 @@ __all__ = [
     "metrics_context",
     "opaque_type_name",
     "outside_of_modes",
+    "pre_dispatch_tracer",
     "predispatch",
     "proxy_tensor",
     "pytree",
@@ -210,6 +212,7 @@ __all__ = [
     "symbol_is_type",
     "traces_with_itself",
     "tracing",
+    "track_tensor_tree",
     "transforms_captured_objects",
     "tree_serializer",
     "unbacked_paths",
@@ -259,6 +262,8 @@ ModuleStackTracer: Any = proxy_tensor._ModuleStackTracer
 make_fx: Any = proxy_tensor.make_fx
 get_proxy_mode: Any = proxy_tensor.get_proxy_mode
 get_proxy_slot: Any = proxy_tensor.get_proxy_slot
+track_tensor_tree: Any = proxy_tensor.track_tensor_tree
+access_subclass_inner_tensor: Any = torch.ops.export.access_subclass_inner_tensor.default
 maybe_disable_thunkify: Any = proxy_tensor.maybe_disable_thunkify
 enable_python_dispatcher: Any = _enable_python_dispatcher
 tracing: Any = _tracing
@@ -274,6 +279,8 @@ is_traceable_wrapper_subclass: Any = _is_traceable_wrapper_subclass
 refs_tensor: Any = torch._refs.tensor
 is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
 compiler_flags: Any = torch.compiler
+_function_modes: Any = torch.overrides._get_current_function_mode_stack
+_is_function_mode_enabled: Any = torch._C._is_torch_function_mode_enabled
 dynamo_config: Any = torch._dynamo.config
 functorch_config: Any = torch._functorch.config
 aot_export_joint_with_descriptors: Any = _aot_export_joint_with_descriptors
@@ -288,6 +295,15 @@ _renamed = VERSION >= (2, 15)
 is_opaque_value: Any = _opaque.is_custom_class_obj if _renamed else _opaque.is_opaque_value
 is_opaque_reference_type: Any = _opaque.is_opaque_symbolic_type if _renamed else _opaque.is_opaque_reference_type
 opaque_type_name: Any = _opaque.get_opaque_type_name
+
+
+def pre_dispatch_tracer() -> Any:
+    """The tracer of the trace that sees the next call of a function; None outside of traces and inside operators."""
+    for mode in _function_modes() if _is_function_mode_enabled() else ():
+        if isinstance(mode, proxy_tensor.PreDispatchTorchFunctionMode):
+            return mode.tracer
+    return None
+
 
 BACKENDS_THAT_DECOMPOSE: tuple[Any, ...] = (
     torch.backends.mkldnn,

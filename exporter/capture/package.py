@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.export.graph_signature import InputKind
 
 from exporter.capture.artifacts import IR, Named
 from exporter.capture.module_inputs import modules_faked
@@ -35,7 +36,7 @@ def package(named: Named) -> torch.export.ExportedProgram:
         graph_module.graph,
         named.signature,
         {name: tensor for name, tensor in state.real.items() if name not in state.volatile},
-        range_constraints(symbolic),
+        range_constraints(symbolic, _user_inputs(named)),
         _module_calls(named),
         (request.args, request.kwargs),
         dict(named.constants),
@@ -44,6 +45,12 @@ def package(named: Named) -> torch.export.ExportedProgram:
     if isinstance(request.dynamic_shapes, torch.export.AdditionalInputs):
         _try(request.dynamic_shapes, program)
     return program
+
+
+def _user_inputs(named: Named) -> list[Any]:
+    kinds = [spec.kind for spec in named.signature.input_specs]
+    placeholders = named.graph_module.graph.find_nodes(op="placeholder")
+    return [n.meta["val"] for n, kind in zip(placeholders, kinds, strict=True) if kind is InputKind.USER_INPUT]
 
 
 def _module_calls(named: Named) -> list[ModuleCallEntry]:

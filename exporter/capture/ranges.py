@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,18 +21,19 @@ def unbacked_ranges(symbolic: Symbolic) -> Ranges:
     return {s: r for s, r in symbolic.shape_env.var_to_range.items() if free_unbacked_symbols(s)}
 
 
-def range_constraints(symbolic: Symbolic) -> Ranges:
+def range_constraints(symbolic: Symbolic, inputs: Sequence[Any]) -> Ranges:
     """Return the range of each symbol and of each size that is an expression of symbols.
 
     Args:
-        symbolic: The fakes and their environment, after the trace.
+        symbolic: The environment after the trace.
+        inputs: What the program says of its inputs: fake tensors and symbols, one for each leaf.
 
     Raises:
         CaptureError: The trace leaves nothing of the range that a hint asks for, or fixes what was to vary.
     """
     ranges = unbacked_ranges(symbolic)
     roots: dict[Any, None] = {}  # in the order of the inputs; torch keeps a set and so an order of chance
-    for leaf, fake in zip(symbolic.bound.leaves, symbolic.fakes, strict=True):
+    for leaf, fake in zip(symbolic.bound.leaves, inputs, strict=True):
         for size, dim, example, loc in _sizes(leaf, fake):
             if not _is_fixed(size):
                 _narrow(ranges, symbolic, size, dim)

@@ -16,7 +16,7 @@ import torch
 from exporter.capture.artifacts import Dims, KeyPath, Request
 from exporter.capture.paths import key_of, loc_of
 from exporter.capture.wording import dim_in_words
-from exporter.torch_internals import DimHint, marked_dims, pytree
+from exporter.torch_internals import DimHint, is_traceable_wrapper_subclass, marked_dims, pytree
 from schema.errors import CaptureError
 
 _DIMENSION = "an int, None, Dim.STATIC, Dim.AUTO, Dim.DYNAMIC or a named Dim"
@@ -159,6 +159,9 @@ def of_tensor(tensor: torch.Tensor, spec: Any, path: KeyPath) -> Dims:
     for index, dim in enumerate(given):
         if not (dim is None or type(dim) is int or isinstance(dim, torch.export.Dim | DimHint)):
             raise _malformed(f"a dimension cannot be specified by {dim!r}", f"give {_DIMENSION}", path, "shape", index)
+        if isinstance(dim, torch.export.Dim) and is_traceable_wrapper_subclass(tensor):
+            what = f"a dimension of a {type(tensor).__name__} cannot vary under a name: the tensors inside have others"
+            raise _malformed(what, "use Dim.DYNAMIC or Dim.AUTO", path, "shape", index)
     return tuple(given)
 
 

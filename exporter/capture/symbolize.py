@@ -15,6 +15,7 @@ from exporter.capture.artifacts import Bound, Leaf, State, Symbolic
 from exporter.capture.equalities import equalities_of
 from exporter.capture.objects import fake_of, fakes_of
 from exporter.capture.paths import loc_of
+from exporter.capture.subclasses import inner_tensors
 from exporter.torch_internals import (
     AttrSource,
     DimDynamic,
@@ -149,13 +150,14 @@ def _context(shape_env: ShapeEnv, leaf: Leaf) -> Any:
 
 
 def _inner_contexts(shape_env: ShapeEnv, leaf: Leaf) -> dict[str, Any]:
-    """The tensors inside a wrapper subclass are fixed; only what the user sees, the wrapper, may vary."""
-    names, _ = leaf.value.__tensor_flatten__()
-    inner = [(name, getattr(leaf.value, name)) for name in names]
+    """What varies of a wrapper subclass varies of each tensor inside that has as many dimensions."""
+    inner = inner_tensors(leaf.value)
+    dims = {
+        name: leaf.dims if value.dim() == leaf.value.dim() else (None,) * value.dim() for name, value in inner.items()
+    }
     return {
-        name: _context(shape_env, Leaf(value, leaf.path, AttrSource(leaf.source, name), (None,) * value.dim()))
-        for name, value in inner
-        if isinstance(value, torch.Tensor)
+        name: _context(shape_env, Leaf(value, leaf.path, AttrSource(leaf.source, name), dims[name]))
+        for name, value in inner.items()
     }
 
 

@@ -19,11 +19,13 @@ from exporter.capture.objects import objects_faked
 from exporter.capture.preserve import module_kept
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
+from exporter.capture.subclasses import reads_followed
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frame_walking
 from exporter.torch_internals import (
     FunctionalTensor,
     PropagateUnbackedSymInts,
+    access_subclass_inner_tensor,
     get_proxy_mode,
     get_proxy_slot,
     make_fx,
@@ -38,6 +40,7 @@ _DROPPED_WHEN_UNUSED = (
     torch.ops.profiler._record_function_enter_new.default,
     torch.ops.profiler._record_function_exit._RecordFunction,
     torch.ops.aten.detach.default,
+    access_subclass_inner_tensor,
 )
 """Nothing else is dropped, used or not: a program in training IR says what the module does."""
 
@@ -59,10 +62,11 @@ def trace(symbolic: Symbolic) -> Traced:
     request, specs = symbolic.bound.request, Specs()
     root = Root(symbolic.module, PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
-    with running as assigned, frame_walking(progress(symbolic.module, request.report)):
-        state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
+    state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
+    inputs = (*state.values(), *symbolic.fakes)
+    with running as assigned, frame_walking(progress(symbolic.module, request.report)), reads_followed(inputs):
         run = _runner(root, tuple(state), symbolic)
-        graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*state.values(), *symbolic.fakes)
+        graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*inputs)
     _write_buffers(graph_module.graph, list(state), assigned)
     graph_module.graph.eliminate_dead_code(_kept_when_unused)
     if not request.options.strict:
