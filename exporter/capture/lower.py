@@ -88,12 +88,13 @@ def lower(symbolic: Symbolic) -> Traced:
     """
     root, specs = _Root(symbolic.module), Specs()
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
+    state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
         tracepoints(symbolic, specs),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
-        reparametrize_module(root, {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}),
+        reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
         frame_walking(progress(symbolic.module, symbolic.bound.request.report)),
