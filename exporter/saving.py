@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 
 from archive.writing import write_archive
-from exporter.capture import capture
+from exporter.capture import Call, CaptureOptions, DynamicShapes, capture_methods
 from exporter.emit.program import emit_programs
 from exporter.events import Report
 from exporter.recording import record_outputs as record
@@ -18,9 +18,6 @@ from schema.names import is_identifier
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
-
-    from exporter.events import Event
 
 
 def save(
@@ -65,19 +62,48 @@ def save(
     return write_archive(path, emitted.blobs, encode(emitted.manifest))
 
 
+@overload
+def export(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] = ...,
+    kwargs: Mapping[str, Any] | None = ...,
+    *,
+    path: str | os.PathLike[str],
+    dynamic_shapes: DynamicShapes = ...,
+    method: str = ...,
+    methods: None = ...,
+    record_outputs: bool = ...,
+    keep_paths: bool = ...,
+    **options: Unpack[CaptureOptions],
+) -> torch.export.ExportedProgram: ...
+
+
+@overload
+def export(
+    module: torch.nn.Module,
+    *,
+    path: str | os.PathLike[str],
+    methods: Mapping[str, Call],
+    record_outputs: bool = ...,
+    keep_paths: bool = ...,
+    **options: Unpack[CaptureOptions],
+) -> dict[str, torch.export.ExportedProgram]: ...
+
+
 def export(
     module: torch.nn.Module,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
     *,
     path: str | os.PathLike[str],
-    dynamic_shapes: Any = None,
-    strict: bool = False,
+    dynamic_shapes: DynamicShapes = None,
+    method: str = "forward",
+    methods: Mapping[str, Call] | None = None,
     record_outputs: bool = False,
     keep_paths: bool = False,
-    on_event: Callable[[Event], None] | None = None,
-) -> torch.export.ExportedProgram:
-    """Capture a module and write it to an archive.
+    **options: Unpack[CaptureOptions],
+) -> torch.export.ExportedProgram | dict[str, torch.export.ExportedProgram]:
+    """Capture a module and write it to an archive, under the name of the method.
 
     Args:
         module: What to capture.
@@ -85,20 +111,32 @@ def export(
         kwargs: Example keyword inputs.
         path: Where to write.
         dynamic_shapes: Which sizes may vary, as for :func:`exporter.capture`.
-        strict: As for :func:`exporter.capture`.
+        method: As for :func:`exporter.capture`.
+        methods: Several methods and how each is called, in place of ``args``, ``kwargs``, ``dynamic_shapes`` and
+            ``method``. They share their weights.
         record_outputs: As for :func:`save`.
         keep_paths: As for :func:`save`.
-        on_event: As for :func:`exporter.capture`; writing the file is one more stage, ``save``.
+        **options: The other options of :func:`exporter.capture`. For ``on_event``, writing the file is one more
+            stage, ``save``.
 
     Returns:
-        The captured program.
+        The captured program, or with ``methods`` the programs by name.
 
     Raises:
         CaptureError: The module cannot be captured.
         UnsupportedError: The program holds something that the format cannot carry.
         AccessError: The file cannot be written.
+        UsageError: There are ``methods`` and arguments beside them.
     """
-    program = capture(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict, on_event=on_event)
-    with Report(on_event).stage("save"):
-        save(program, path, record_outputs=record_outputs, keep_paths=keep_paths)
-    return program
+    if methods is None:
+        call = Call(args, kwargs, dynamic_shapes)
+        programs = capture_methods(module, {method: call}, **options)
+    elif args or kwargs or dynamic_shapes or method != "forward":
+        raise UsageError(
+            "methods= stands in place of args, kwargs, dynamic_shapes and method=", remedy="put them into a Call"
+        )
+    else:
+        programs = capture_methods(module, methods, **options)
+    with Report(options.get("on_event")).stage("save"):
+        save(programs, path, record_outputs=record_outputs, keep_paths=keep_paths)
+    return programs if methods is not None else programs[method]

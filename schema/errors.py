@@ -101,18 +101,21 @@ class CaptureError(ArchiveError):
 
     Attributes:
         stage: The stage of the pipeline that refused: its verb, for example ``"trace"``.
+        method: The method that was captured, where it is not ``forward``.
     """
 
-    def __init__(self, message: str, *, loc: Loc = (), remedy: str = "", stage: str = "") -> None:
+    def __init__(self, message: str, *, loc: Loc = (), remedy: str = "", stage: str = "", method: str = "") -> None:
         super().__init__(message, loc=loc, remedy=remedy)
         self.stage = stage
+        self.method = method
 
     def _where(self) -> str:
         stage = f"in stage {self.stage}" if self.stage else ""
-        return ", ".join(filter(None, (super()._where(), stage)))
+        method = f"of method {self.method}" if self.method else ""
+        return ", ".join(filter(None, (super()._where(), f"{stage} {method}".strip())))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_capture, (type(self), self.message, self.loc, self.remedy, self.stage)
+        return _rebuild_capture, (type(self), self.message, self.loc, self.remedy, self.stage, self.method)
 
 
 class UsageError(ArchiveError, ValueError):
@@ -123,5 +126,7 @@ def _rebuild(kind: type[ArchiveError], message: str, loc: Loc, remedy: str) -> A
     return kind(message, loc=loc, remedy=remedy)
 
 
-def _rebuild_capture(kind: type[CaptureError], message: str, loc: Loc, remedy: str, stage: str) -> CaptureError:
-    return kind(message, loc=loc, remedy=remedy, stage=stage)
+def _rebuild_capture(
+    kind: type[CaptureError], message: str, loc: Loc, remedy: str, stage: str, method: str
+) -> CaptureError:
+    return kind(message, loc=loc, remedy=remedy, stage=stage, method=method)

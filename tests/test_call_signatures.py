@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.export import Dim
+from torch.export._trace import _export
 from torch.utils import _pytree as pytree
 
 import exporter
@@ -126,10 +127,12 @@ CASES = {
 }
 
 
-def make(kind: Any, paths: Any, shapes: Any = None) -> tuple[nn.Module, torch.export.ExportedProgram]:
+def make(
+    kind: Any, paths: Any, shapes: Any = None, ir: Any = "training"
+) -> tuple[nn.Module, torch.export.ExportedProgram]:
     torch.manual_seed(0)
     module = kind()
-    return module, capture(module, (ones(),), dynamic_shapes=shapes, preserve_module_call_signature=paths)
+    return module, capture(module, (ones(),), dynamic_shapes=shapes, preserve_module_call_signature=paths, ir=ir)
 
 
 def ones() -> torch.Tensor:
@@ -149,12 +152,18 @@ def assert_unflattens(program: torch.export.ExportedProgram, module: nn.Module) 
     return unflattened
 
 
+@pytest.mark.parametrize("ir", ["training", "inference"])
 @pytest.mark.parametrize("name", CASES)
-def test_equals_torch_and_unflattens(name):
+def test_equals_torch_and_unflattens(name, ir):
     kind, paths, shapes = CASES[name]
-    module, program = make(kind, paths, shapes)
-    expected = torch.export.export(
-        module, (ones(),), dynamic_shapes=shapes, preserve_module_call_signature=paths, strict=False
+    module, program = make(kind, paths, shapes, ir)
+    expected = _export(
+        module,
+        (ones(),),
+        dynamic_shapes=shapes,
+        preserve_module_call_signature=paths,
+        strict=False,
+        pre_dispatch=ir == "training",
     )
     assert_equal_programs(program, expected, same_tensors=True)
     assert_unflattens(program, module)

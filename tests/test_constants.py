@@ -152,8 +152,9 @@ def takes_a_value() -> Case:
 @pytest.mark.parametrize("make", [holds_references, takes_a_reference, holds_a_value, takes_a_value])
 def test_opaque_objects_are_captured_and_not_saved(make, tmp_path):
     case = make()
-    torch_can = VERSION >= (2, 13) or make is not holds_references
-    program = both(case) if torch_can else capture(case.module, case.args)
+    if VERSION < (2, 13) and make is holds_references:
+        pytest.skip("this torch itself cannot run a program that holds an opaque object")
+    program = both(case)
     torch.testing.assert_close(program.module()(*case.args), case.module(*case.args))
     with pytest.raises(UnsupportedError, match="cannot be stored"):
         exporter.save(program, tmp_path / "program.safetensors")

@@ -7,7 +7,7 @@ held before still holds. The records are frozen; the graph module they carry is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -50,6 +50,7 @@ class Options:
         preserve: Names of submodules whose calls the module call graph describes.
         deferred_asserts: Turn guards on sizes into asserts of the program, where that is possible, instead of refusing.
         joint_loss: Which output is the loss of a joint graph, forward and backward in one; None for no such graph.
+        method: The method to capture.
     """
 
     strict: bool = False
@@ -57,6 +58,7 @@ class Options:
     preserve: tuple[str, ...] = ()
     deferred_asserts: bool = False
     joint_loss: int | None = None
+    method: str = "forward"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class Request:
     dynamic_shapes: DynamicShapes
     options: Options = Options()
     report: Report = field(default_factory=Report)
+
+    @property
+    def method(self) -> Callable[..., Any]:
+        """The method of the module that is to be captured."""
+        return getattr(self.module, self.options.method)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Bound:
-    """The example arguments, bound to the signature of ``forward`` and checked.
+    """The example arguments, bound to the signature of the method and checked.
 
     Attributes:
         request: What the user asked for.
@@ -158,6 +165,12 @@ class Symbolic:
     state: State
     equalities: EqualityConstraint
     objects: dict[str, Faked] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """The method of ``module`` that is traced: what Dynamo makes of the user's is a ``forward``."""
+        request = self.bound.request
+        return request.options.method if self.module is request.module else "forward"
 
 
 @dataclass(frozen=True)

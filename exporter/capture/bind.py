@@ -1,4 +1,4 @@
-"""Stage ``bind``: the example arguments meet the signature of ``forward`` and the shape specification.
+"""Stage ``bind``: the example arguments meet the signature of the method and the shape specification.
 
 Everything that the arguments alone decide is refused here, before the first operator runs.
 """
@@ -47,8 +47,9 @@ def bind(request: Request) -> Bound:
         CaptureError: The module, an argument or the specification cannot be captured.
     """
     _check_module(request.module)
+    _check_method(request)
     _check_preserved(request)
-    signature = inspect.signature(request.module.forward)
+    signature = inspect.signature(request.method)
     declared = _declared(signature, request)
     specs = shapes.resolve(request, declared, signature)
     arguments = list(_arguments(signature, request, declared, specs))
@@ -64,16 +65,36 @@ def bind(request: Request) -> Bound:
     )
 
 
-def _check_module(module: torch.nn.Module) -> None:
+def _check_module(module: object) -> None:
     if not isinstance(module, torch.nn.Module):
+        is_method = isinstance(getattr(module, "__self__", None), torch.nn.Module)
         raise CaptureError(
             f"only a torch.nn.Module can be captured, not an object of type {type(module).__name__}",
-            remedy="put the function into the forward of a torch.nn.Module",
+            remedy=f'pass the module, and method="{getattr(module, "__name__", "")}"'
+            if is_method
+            else "put the function into the forward of a torch.nn.Module",
         )
     if isinstance(module, torch.jit.ScriptModule):
         raise CaptureError("a TorchScript module cannot be captured", remedy="capture the module that it was made of")
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
+
+
+def _check_method(request: Request) -> None:
+    name = request.options.method
+    found = getattr(request.module, name, None)
+    if isinstance(found, torch.nn.Module):
+        raise CaptureError(
+            f"{name} is a submodule, not a method",
+            loc=("method",),
+            remedy=f"capture the submodule itself, with its own arguments: capture(module.{name}, ...)",
+        )
+    if not callable(found):
+        raise CaptureError(
+            f"{type(request.module).__name__} has no method {name!r}",
+            loc=("method",),
+            remedy="name a method of the module; the default is forward",
+        )
 
 
 def _check_preserved(request: Request) -> None:
@@ -101,7 +122,7 @@ def _declared(signature: inspect.Signature, request: Request) -> dict[str, Any]:
         return signature.bind(*request.args, **request.kwargs).arguments
     except TypeError as error:
         raise CaptureError(
-            f"the example arguments do not fit forward{signature}: {error}",
+            f"the example arguments do not fit {request.options.method}{signature}: {error}",
             remedy="pass args and kwargs as the module itself would be called",
         ) from error
 

@@ -94,6 +94,7 @@ def _operator(error: Any) -> str:
 
 def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Explanation:
     first = _first_line(error)
+    method = symbolic.bound.request.options.method if symbolic else "forward"
     told = in_words(first, words_of(symbolic))
     what = f"{type(error).__name__}: {told}"
     if custom := _CUSTOM_OPERATOR.search(first):
@@ -101,12 +102,12 @@ def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Expl
     if stage != "trace":
         return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
     if told != first:
-        return f"forward raised {what}", (
+        return f"{method} raised {what}", (
             "this line does not hold for all the sizes that dynamic_shapes admits: fix those that cannot vary, "
             "give equal ones the same Dim, or change the line"
         )
     remedy = "call the module with the same arguments; if that works, this line uses something that cannot be traced"
-    return f"forward raised {what}", remedy
+    return f"{method} raised {what}", remedy
 
 
 _WITHOUT_VALUES = (

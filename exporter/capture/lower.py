@@ -22,7 +22,7 @@ from exporter.capture.preserve import module_restored, warn_of_assignments
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
-from exporter.capture.tracer import frame_walking
+from exporter.capture.tracer import frame_walking, in_stack_traces
 from exporter.torch_internals import (
     aot_export_joint_with_descriptors,
     aot_stage2_export,
@@ -42,8 +42,8 @@ class _Root(Root):
         attributes: To which attributes ``forward`` assigns a tensor.
     """
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__(module)
+    def __init__(self, module: torch.nn.Module, method: str) -> None:
+        super().__init__(module, method)
         self.assigned: set[str] = set()
         self.detached: set[int] = set()
         self.attributes: list[str] = []
@@ -87,18 +87,21 @@ def lower(symbolic: Symbolic) -> Traced:
         CaptureError: The module returns something that no program can return, or changes the shape of an input.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    root, specs = _Root(symbolic.module), Specs()
+    request = symbolic.bound.request
+    root, specs = _Root(symbolic.module, symbolic.method), Specs()
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
+    state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
         modules_faked(symbolic),
         tracepoints(symbolic, specs),
+        in_stack_traces(request.method),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
-        reparametrize_module(root, {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}),
+        reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
-        frame_walking(progress(symbolic.module, symbolic.bound.request.report)),
+        frame_walking(progress(symbolic.module, request.report)),
         ExitStack() as stack,
     ):
         joint = aot_export_joint_with_descriptors(stack, root, args, kwargs, _record_nn_module_stack=True)

@@ -48,6 +48,7 @@ def capture(
     preserve_module_call_signature: Sequence[str] = (),
     prefer_deferred_runtime_asserts: bool = False,
     joint_loss_index: int | None = None,
+    method: str = "forward",
     on_event: Callable[[Event], None] | None = None,
 ) -> torch.export.ExportedProgram:
     """Capture a module as a program, by running it once over fake tensors.
@@ -68,6 +69,7 @@ def capture(
         prefer_deferred_runtime_asserts: Turn guards on sizes into asserts of the program instead of refusing.
         joint_loss_index: Which output is the loss; the program is then the joint graph of forward and backward. With
             ``ir="inference"`` only.
+        method: Which method to capture. Hooks of the module belong to ``forward``; another method runs without them.
         on_event: Called with each event of ``exporter.events``: stages, modules that the trace enters, the end. What
             it raises ends the capture and is raised here. The same goes to the logger ``exporter``.
 
@@ -84,15 +86,17 @@ def capture(
         preserve=tuple(preserve_module_call_signature),
         deferred_asserts=prefer_deferred_runtime_asserts,
         joint_loss=joint_loss_index,
+        method=method,
     )
     report = Report(on_event)
     try:
-        _check_arguments(args, kwargs, preserve_module_call_signature)
+        _check_arguments(args, kwargs, preserve_module_call_signature, method)
         _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
         with unset_fake_temporarily(), modules_as_containers((args, kwargs)):
             program = _in_one_chunk(lambda: _run(request))
     except CaptureError as error:
+        error.method = method if isinstance(method, str) and method != "forward" else ""
         report(CaptureFailed(error, classify(error)))
         raise
     if report.hears(CaptureEnded):
@@ -101,13 +105,15 @@ def capture(
     return program  # type: ignore[no-any-return]
 
 
-def _check_arguments(args: object, kwargs: object, preserve: object) -> None:
+def _check_arguments(args: object, kwargs: object, preserve: object, method: object) -> None:
     if not isinstance(args, tuple):
         raise _malformed("args", args, "a tuple", "pass args=(x, ...)")
     if not isinstance(kwargs, Mapping | None):
         raise _malformed("kwargs", kwargs, "a mapping", 'pass kwargs={"name": value, ...}')
     if isinstance(preserve, str):
         raise _malformed("preserve_module_call_signature", preserve, "a sequence of names", 'pass ("name",)')
+    if not isinstance(method, str):
+        raise _malformed("method", method, "a name", 'pass method="encode"')
 
 
 def _stages(options: Options) -> Iterator[Stage]:

@@ -50,7 +50,7 @@ def warn_of_assignments(assigned: list[str]) -> None:
     """
     if assigned:
         warnings.warn(
-            f"forward assigns a tensor to {', '.join(assigned)}; the program does not keep it from one call to the "
+            f"the module assigns a tensor to {', '.join(assigned)}; the program does not keep it from one call to the "
             "next. Register it with register_buffer to make it part of the program's state",
             stacklevel=3,
         )

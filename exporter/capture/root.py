@@ -9,7 +9,7 @@ import torch
 
 from exporter.capture.paths import loc_of
 from exporter.capture.registration import how_to_register
-from exporter.torch_internals import FakeScriptObject, check_input_constraints_pre_hook, pytree
+from exporter.torch_internals import FakeScriptObject, check_input_constraints_pre_hook, get_proxy_mode, pytree
 from schema.errors import CaptureError
 
 ROOT = "_export_root"
@@ -26,19 +26,29 @@ class Root(torch.nn.Module):
     A graph is interpreted, node by node, so that the new nodes inherit the metadata of the old ones.
     """
 
-    def __init__(self, module: torch.nn.Module, interpreter: type[torch.fx.Interpreter] = torch.fx.Interpreter) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        method: str = "forward",
+        interpreter: type[torch.fx.Interpreter] = torch.fx.Interpreter,
+    ) -> None:
         super().__init__()
         self._export_root = module
+        self._method = method
         self._interpreter = interpreter
         self.out_spec: pytree.TreeSpec | None = None
 
     def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         module: Any = self._export_root
-        again = isinstance(module, torch.fx.GraphModule)
-        result = self._interpret(module, args, kwargs) if again else module(*args, **kwargs)
+        if self._method != "forward":
+            result = _call_method(module, self._method, args, kwargs)
+        elif isinstance(module, torch.fx.GraphModule):
+            result = self._interpret(module, args, kwargs)
+        else:
+            result = module(*args, **kwargs)
         leaves, self.out_spec = pytree.tree_flatten(result)
         if not all(map(_is_output, leaves)):
-            _refuse_output(result)
+            _refuse_output(result, self._method)
         return tuple(leaves)
 
     # Not `def forward`: frames of that name are taken for the user's and end up in the nodes' stack traces.
@@ -64,6 +74,12 @@ def _below_root(path: str) -> str:
     return path.removeprefix(ROOT).removeprefix(".") if path.startswith(ROOT) else path
 
 
+def _call_method(module: torch.nn.Module, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call another method as eager code does, without the hooks of ``forward``, and let the trace enter the module."""
+    method, mode = getattr(module, name), get_proxy_mode()
+    return mode.tracer.call_module(module, method, args, kwargs) if mode else method(*args, **kwargs)
+
+
 def _is_output(leaf: Any) -> bool:
     return isinstance(leaf, _OUTPUTS) and not _is_nan(leaf)
 
@@ -72,17 +88,17 @@ def _is_nan(leaf: Any) -> bool:
     return isinstance(leaf, float) and math.isnan(leaf)
 
 
-def _refuse_output(result: Any) -> None:
+def _refuse_output(result: Any, method: str) -> None:
     for path, leaf in pytree.tree_flatten_with_path(result)[0]:
         if not isinstance(leaf, _OUTPUTS):
             raise CaptureError(
-                f"forward returns an object of type {type(leaf).__name__}, which no program can return",
+                f"{method} returns an object of type {type(leaf).__name__}, which no program can return",
                 loc=loc_of(("output", *path)),
                 remedy=how_to_register(type(leaf)),
             )
         if _is_nan(leaf):
             raise CaptureError(
-                "forward returns the number nan, which torch's verifier takes for another one each time",
+                f"{method} returns the number nan, which torch's verifier takes for another one each time",
                 loc=loc_of(("output", *path)),
                 remedy="return it in a tensor",
             )

@@ -47,5 +47,5 @@ def solve(traced: Traced) -> Solved:
 def _advice(traced: Traced, violation: ConstraintViolationError | None, forced: Any) -> str:
     bound = traced.symbolic.bound
     env: Any = traced.symbolic.shape_env
-    signature = inspect.signature(bound.request.module.forward)
+    signature = inspect.signature(bound.request.method)
     return str(env.dim_constraints.prettify_results(signature, bound.shapes, violation, forced))

@@ -67,7 +67,7 @@ def new_mode(bound: Bound) -> FakeTensorMode:
         tracked_fakes=[],
         trace_asserts=True,
         prefer_deferred_runtime_asserts_over_guards=bound.request.options.deferred_asserts,
-        co_fields=_code_fields(bound.request.module),
+        co_fields=_code_fields(bound.request.method),
     )
     with functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
         return FakeTensorMode(shape_env=shape_env, allow_non_fake_inputs=True, export=True)
@@ -96,10 +96,9 @@ def state_of(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> Sta
     )
 
 
-def _code_fields(module: torch.nn.Module) -> Mapping[str, Any]:
-    """Where ``forward`` is written, for the log of the shape environment."""
-    forward: Any = module.forward
-    code = getattr(getattr(forward, "func", forward), "__code__", None)
+def _code_fields(method: Any) -> Mapping[str, Any]:
+    """Where the method is written, for the log of the shape environment."""
+    code = getattr(getattr(method, "func", method), "__code__", None)
     return {name: getattr(code, name, None) for name in ("co_name", "co_filename", "co_firstlineno")}
 
 

@@ -21,7 +21,7 @@ from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.subclasses import reads_followed
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
-from exporter.capture.tracer import frame_walking
+from exporter.capture.tracer import frame_walking, in_stack_traces
 from exporter.torch_internals import (
     FunctionalTensor,
     PropagateUnbackedSymInts,
@@ -60,7 +60,8 @@ def trace(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     request, specs = symbolic.bound.request, Specs()
-    root = Root(symbolic.module, PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter)
+    interpreter = PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter
+    root = Root(symbolic.module, symbolic.method, interpreter)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     inputs = (*state.values(), *symbolic.fakes)
@@ -110,6 +111,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
         objects_faked(symbolic),
         modules_faked(symbolic),
         tracepoints(symbolic, specs),
+        in_stack_traces(symbolic.bound.request.method),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
         _buffer_assignments(symbolic) as assigned,
@@ -144,7 +146,7 @@ def _node_of(value: Any, fqn: str) -> str:
     slot = get_proxy_slot(tensor, get_proxy_mode().tracer, None) if isinstance(tensor, torch.Tensor) else None
     if slot is None:
         raise CaptureError(
-            f"forward assigns to this buffer a {type(value).__name__} that it did not compute",
+            f"the module assigns to this buffer a {type(value).__name__} that it did not compute",
             loc=(fqn,),
             remedy="write into the buffer with copy_, or assign a tensor that forward computes",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -57,6 +58,19 @@ def frame_walking(entering: Entering | None) -> Iterator[None]:
         yield
     finally:
         module._ModuleStackTracer = before
+
+
+@contextmanager
+def in_stack_traces(method: Any) -> Iterator[None]:
+    """Let the frames of a method that is not called ``forward`` belong into stack traces, too."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    place = {(code.co_filename, code.co_name)} if code else set()
+    added = place - STACK_TRACE_ANCHORS
+    STACK_TRACE_ANCHORS.update(added)
+    try:
+        yield
+    finally:
+        STACK_TRACE_ANCHORS.difference_update(added)
 
 
 def _forward_frames(frame: FrameType | None) -> str:
