@@ -6,6 +6,7 @@ No other file of this package names a private torch module. Functions that torch
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
 __all__ = [
     "BACKENDS_THAT_DECOMPOSE",
     "COPIED_METADATA",
+    "DYNAMO_FOLDER",
     "ENTER_AUTOCAST",
     "EXIT_AUTOCAST",
     "FAKE_TENSOR_LOGGER",
@@ -348,6 +350,7 @@ metrics_context: Any = torch._dynamo.utils.get_metrics_context
 DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
 """The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
 DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
+DYNAMO_FOLDER = os.path.dirname(str(torch._dynamo.__file__))
 FIRST_COMPILATION: Any = CompileId(frame_id=0, frame_compile_id=0)
 """torch starts to count anew before each strict capture, and notes this number in the program."""
 

@@ -152,6 +152,7 @@ class Symbolic:
         mode: The mode that all the fakes belong to.
         shape_env: The environment of all the symbols.
         fakes: The stand-in of each of ``bound.leaves``.
+        sources: The source of each of ``bound.leaves`` as the environment knows it.
         state: The module's parameters and buffers.
         equalities: Which sizes the specification makes equal to one another, or a function of one another.
         objects: The script objects that modules hold, by qualified name.
@@ -162,6 +163,7 @@ class Symbolic:
     mode: FakeTensorMode
     shape_env: ShapeEnv
     fakes: tuple[Any, ...]
+    sources: tuple[Source, ...]
     state: State
     equalities: EqualityConstraint
     objects: dict[str, Faked] = field(default_factory=dict)

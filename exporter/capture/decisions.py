@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import linecache
-from types import FrameType
 from typing import Any
 
 from exporter.capture.artifacts import Symbolic
+from exporter.capture.places import Spot
 from exporter.capture.wording import has_unnamed, in_words, locals_in_words, words_of
 
 
-def describe_decision(condition: Any, frame: FrameType | None, line: int, symbolic: Symbolic | None) -> tuple[str, str]:
+def describe_decision(condition: Any, spot: Spot, symbolic: Symbolic | None) -> tuple[str, str]:
     """Describe a decision by a value of a tensor.
 
     Args:
         condition: What was decided, as an expression of symbols; None if torch does not say it.
-        frame: The frame of the user's that decides.
-        line: The line of this frame.
+        spot: Where it was decided.
         symbolic: The inputs.
 
     Returns:
@@ -24,12 +22,11 @@ def describe_decision(condition: Any, frame: FrameType | None, line: int, symbol
     """
     number = condition is not None and not (condition.is_Relational or condition.is_Boolean)
     what = "computes in Python with" if number else "decides by"
-    words = words_of(symbolic) | locals_in_words(frame.f_locals if frame else {})
+    words = words_of(symbolic) | locals_in_words(spot.variables)
     decided, opposite = (_relation(each) for each in (condition, getattr(condition, "negated", None)))
-    if has_unnamed(decided, words):
-        code = linecache.getline(frame.f_code.co_filename, line).strip() if frame else ""
+    if condition is None or has_unnamed(decided, words):
         return (
-            f"the module {what} a value of a tensor, known only at run time{f': `{code}`' if code else ''}",
+            f"the module {what} a value of a tensor, known only at run time{f': `{spot.code}`' if spot.code else ''}",
             "branch with torch.cond, choose with torch.where, or keep the value in a tensor",
         )
     decided, opposite = in_words(decided, words), in_words(opposite, words)

@@ -17,7 +17,7 @@ import torch
 from exporter.capture.artifacts import Bound, Symbolic
 from exporter.capture.decisions import describe_decision
 from exporter.capture.explain import describe_missing_rule, explain, lacks_values
-from exporter.capture.places import running_place, running_users_frame
+from exporter.capture.places import Spot, running_spot
 from exporter.capture.symbolize import symbolize
 from exporter.capture.trace import trace
 from exporter.events import Report
@@ -93,15 +93,15 @@ def _noted(symbolic: Symbolic, found: list[CaptureError]) -> Iterator[None]:
     mode: Any = symbolic.mode
     infer = fake_tensor.inferred_fake_kernel_from_real_out
 
-    def note(message: str, remedy: str) -> None:
-        found.append(CaptureError(message, loc=running_place(module), remedy=remedy, stage="trace"))
+    def note(spot: Spot, message: str, remedy: str) -> None:
+        found.append(CaptureError(message, loc=spot.loc, remedy=remedy, stage="trace"))
 
     def note_decision(condition: Any, _: Any) -> None:
-        frame = running_users_frame()
-        note(*describe_decision(condition, frame, frame.f_lineno if frame else 0, symbolic))
+        spot = running_spot(module)
+        note(spot, *describe_decision(condition, spot, symbolic))
 
     def note_missing_rule(_: Any, operator: Any, output: Any) -> Any:
-        note(*describe_missing_rule(str(operator)))
+        note(running_spot(module), *describe_missing_rule(str(operator)))
         # torch would make all the sizes unknown, and whatever uses them would seem to decide by values.
         return pytree.tree_map_only(torch.Tensor, lambda real: mode.from_tensor(real, static_shapes=True), output)
 

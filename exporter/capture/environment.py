@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import functools
 import logging
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ import torch
 from exporter.capture.places import running_module, running_users_frame
 from exporter.torch_internals import (
     BACKENDS_THAT_DECOMPOSE,
+    DYNAMO_FOLDER,
     FAKE_TENSOR_LOGGER,
     FakeTensorMode,
     TracingContext,
@@ -54,6 +57,10 @@ _FOLLOWING_SETTINGS: dict[str, Any] = {
 """What differs where Dynamo follows the module itself. Functions that only tell something are left out of the graph."""
 
 
+_CHANGED = re.compile(r"side effects happened in the model\.forward\..*?(\[.*\])")
+"""How Dynamo lists the modules and containers that ``forward`` changes."""
+
+
 @contextmanager
 def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
     """Trace under ``mode``, as an export, and without backends that would choose another graph."""
@@ -80,7 +87,7 @@ def following_environment(*, deferred_asserts: bool) -> Iterator[None]:
     settings["prefer_deferred_runtime_asserts_over_guards"] = deferred_asserts
     settings["install_free_tensors"] = dynamo_config.install_free_tensors_for_export
     settings = {name: value for name, value in settings.items() if hasattr(dynamo_config, name)}
-    with dynamo_config.patch(settings), _backends_off(), _exporting(), _errors_not_logged():
+    with dynamo_config.patch(settings), _backends_off(), _exporting(), _errors_not_logged(), _warnings_in_words():
         yield
 
 
@@ -127,6 +134,30 @@ def _errors_not_logged() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(below_error)
+
+
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Say in our words which changes Dynamo leaves out; of all else that stops it, it raises an error too."""
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        yield
+    for each in met:
+        if changed := _CHANGED.search(str(each.message)):
+            owners = dict.fromkeys(_in_words(source) for source in ast.literal_eval(changed[1]))
+            warnings.warn(
+                f"forward changes {', '.join(owners)}; a program that is captured strictly keeps this in no way. "
+                "Capture with strict=False to have buffers written back that forward assigns",
+                stacklevel=2,
+            )
+        elif not each.filename.startswith(DYNAMO_FOLDER):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+
+
+def _in_words(source: str) -> str:
+    """What the user calls a module, by the source that Dynamo knows it by."""
+    path = re.sub(r"L\['self'\](\._modules\['_export_root'\]|\._export_root)", "self", source)
+    return re.sub(r"\._modules\['(\w+)'\]", r".\1", path).removesuffix("._buffers").removesuffix("._parameters")
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from exporter.capture.artifacts import Symbolic
 from exporter.capture.decisions import describe_decision
-from exporter.capture.places import place_of, place_of_decision, users_frame_of
+from exporter.capture.places import Spot, place_of_decision, spot_of
+from exporter.capture.stops import INSTEAD, describe_stop, origin_of
 from exporter.capture.violations import describe_violation, sizes_of_violation
 from exporter.capture.wording import in_words, symbols_of, words_of
 from exporter.torch_internals import (
@@ -18,6 +20,7 @@ from exporter.torch_internals import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     GuardOnDataDependentSymNode,
+    TorchDynamoException,
     UnsupportedOperatorException,
     ValueRangeError,
 )
@@ -41,9 +44,11 @@ def explain(error: Exception, stage: str, module: torch.nn.Module, symbolic: Sym
     Returns:
         An error with the place in the user's code; the caller chains it to the original.
     """
-    describe = next((how for kind, how in _EXPLANATIONS if isinstance(error, kind)), None)
-    message, remedy = describe(error, symbolic) if describe else _unforeseen(error, stage, symbolic)
-    loc = place_of(error, module) or _place_of_decision(error, module, symbolic)
+    spot = spot_of(error, module)
+    known = ((how, each) for each in (origin_of(error), error) for kind, how in _EXPLANATIONS if isinstance(each, kind))
+    describe, described = next(known, (partial(_unforeseen, stage), error))
+    message, remedy = describe(described, symbolic, spot)
+    loc = spot.loc or _place_of_decision(error, module, symbolic)
     return CaptureError(message, loc=loc, remedy=remedy, stage=stage)
 
 
@@ -65,18 +70,18 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _data_dependent(error: Any, symbolic: Symbolic | None) -> Explanation:
-    return describe_decision(error.cond, *users_frame_of(error), symbolic)
+def _data_dependent(error: Any, symbolic: Symbolic | None, spot: Spot) -> Explanation:
+    return describe_decision(error.cond, spot, symbolic)
 
 
-def _value_needed(error: Any, _: Symbolic | None) -> Explanation:
+def _value_needed(error: Any, _symbolic: Symbolic | None, _spot: Spot) -> Explanation:
     return (
         f"the module needs the value of a tensor while it is traced, through {_operator(error)}",
         "branch with torch.cond, choose with torch.where, or keep the value in a tensor",
     )
 
 
-def _unsupported(error: Any, _: Symbolic | None) -> Explanation:
+def _unsupported(error: Any, _symbolic: Symbolic | None, _spot: Spot) -> Explanation:
     return describe_missing_rule(_operator(error))
 
 
@@ -92,13 +97,19 @@ def _operator(error: Any) -> str:
     return str(getattr(error, "func", None) or _first_line(error))
 
 
-def _unforeseen(error: Exception, stage: str, symbolic: Symbolic | None) -> Explanation:
+def _violation(error: Exception, symbolic: Symbolic | None, _spot: Spot) -> Explanation:
+    return describe_violation(error, symbolic)
+
+
+def _unforeseen(stage: str, error: Exception, symbolic: Symbolic | None, _spot: Spot) -> Explanation:
     first = _first_line(error)
     method = symbolic.bound.request.options.method if symbolic else "forward"
     told = in_words(first, words_of(symbolic))
     what = f"{type(error).__name__}: {told}"
     if custom := _CUSTOM_OPERATOR.search(first):
         return describe_missing_rule(f"{custom[1].replace('::', '.')}.default")
+    if stage == "follow":
+        return f"Dynamo failed with {what}", INSTEAD
     if stage != "trace":
         return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
     if told != first:
@@ -117,11 +128,12 @@ _WITHOUT_VALUES = (
     UnsupportedOperatorException,
 )
 
-_EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any, Symbolic | None], Explanation]], ...] = (
+_EXPLANATIONS: tuple[tuple[type[Exception], Callable[[Any, Symbolic | None, Spot], Explanation]], ...] = (
     (GuardOnDataDependentSymNode, _data_dependent),
     (DataDependentOutputException, _value_needed),
     (DynamicOutputShapeException, _value_needed),
     (UnsupportedOperatorException, _unsupported),
-    (ConstraintViolationError, describe_violation),
-    (ValueRangeError, describe_violation),
+    (ConstraintViolationError, _violation),
+    (ValueRangeError, _violation),
+    (TorchDynamoException, describe_stop),
 )

@@ -17,7 +17,7 @@ from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
 from exporter.capture.marks import marked
 from exporter.capture.symbolize import new_mode, state_of
-from exporter.torch_internals import DimConstraint, IntWrapper, StrictMinMaxConstraint, ValueRanges
+from exporter.torch_internals import DimConstraint, IntWrapper, ShapeEnv, Source, StrictMinMaxConstraint, ValueRanges
 
 _ROOT = "L['self']"
 """What Dynamo calls the module."""
@@ -40,17 +40,20 @@ def follow(bound: Bound) -> Symbolic:
     with marked(bound), following_environment(deferred_asserts=bound.request.options.deferred_asserts):
         followed = read_bytecode(module, bound.in_spec, examples, _constraints(bound))
     graph_module, mode = followed.graph_module, followed.mode or new_mode(bound)
+    shape_env = mode.shape_env
+    assert shape_env is not None
     mode.allow_non_fake_inputs = True
     _complete_metadata(graph_module, mode, type(module))
-    bound = _with_sources(bound, mode.shape_env)
+    sources = _sources(bound, shape_env)
     with mode:
-        equalities = equalities_of(bound, mode.shape_env)
+        equalities = equalities_of(_with_sources(bound, sources), shape_env)
     return Symbolic(
         bound=bound,
         module=graph_module,
         mode=mode,
-        shape_env=mode.shape_env,
+        shape_env=shape_env,
         fakes=_fakes(graph_module, bound),
+        sources=sources,
         state=state_of(graph_module, mode),
         equalities=equalities,
     )
@@ -105,14 +108,18 @@ def _path(path: str) -> str:
     return "" if path == _ROOT else path.removeprefix(f"{_ROOT}.")
 
 
-def _with_sources(bound: Bound, shape_env: Any) -> Bound:
-    """Let each leaf have the source under which Dynamo knows it; a tensor that is passed twice has one."""
-    sources: dict[int, Any] = {}
-    for tracked in shape_env.tracked_fakes:
+def _sources(bound: Bound, shape_env: ShapeEnv) -> tuple[Source, ...]:
+    """Return the sources under which Dynamo knows the leaves; a tensor that is passed twice has one."""
+    known: dict[int, Source] = {}
+    for tracked in shape_env.tracked_fakes or ():
         index = leaf_of(tracked.source)
         if index is not None and isinstance(bound.leaves[index].value, torch.Tensor):
-            sources[id(bound.leaves[index].value)] = tracked.source
-    leaves = {id(leaf): replace(leaf, source=sources.get(id(leaf.value), leaf.source)) for leaf in bound.leaves}
+            known[id(bound.leaves[index].value)] = tracked.source
+    return tuple(known.get(id(leaf.value), leaf.source) for leaf in bound.leaves)
+
+
+def _with_sources(bound: Bound, sources: tuple[Source, ...]) -> Bound:
+    leaves = {id(leaf): replace(leaf, source=source) for leaf, source in zip(bound.leaves, sources, strict=True)}
     return replace(
         bound,
         leaves=tuple(leaves[id(leaf)] for leaf in bound.leaves),

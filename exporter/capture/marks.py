@@ -45,7 +45,8 @@ def _and_inner(values: list[Any]) -> Iterator[torch.Tensor]:
         if isinstance(value, torch.Tensor):
             yield value
             if is_traceable_wrapper_subclass(value):
-                yield from _and_inner([getattr(value, name) for name in value.__tensor_flatten__()[0]])
+                inner: Any = value
+                yield from _and_inner([getattr(inner, name) for name in inner.__tensor_flatten__()[0]])
 
 
 def _mark(bound: Bound) -> None:

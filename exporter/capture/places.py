@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import sys
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import torch
 
-from exporter.torch_internals import ShapeEnv
+from exporter.torch_internals import InstructionTranslator, ShapeEnv
 from schema.errors import Loc
 
 _TORCH = os.path.dirname(str(torch.__file__)) + os.sep
@@ -22,6 +25,12 @@ _PYTHONS = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = ("site-packages", "dist-packages")
 """Below Python's own folder, but a library is part of the model as much as the user's own files are."""
 
+_READ_LINE = re.compile(r"# (.+):(\d+) in ")
+"""The line that Dynamo was reading, as the shape environment notes it."""
+
+_READ_ROOT = "._export_root."
+"""Where the names of submodules begin in what Dynamo calls a module."""
+
 
 def place_of_node(node: torch.fx.Node) -> Loc:
     """Return the module that a node comes from, and the innermost line of ``forward``."""
@@ -30,12 +39,74 @@ def place_of_node(node: torch.fx.Node) -> Loc:
     return _place(stack[-1] if stack else "", *(lines[-1] if lines else ()))
 
 
-def place_of(error: Exception, module: torch.nn.Module) -> Loc:
-    """Return the innermost module that was running with the innermost line of the user's: ``0.norm, model.py:12``."""
-    names = _names(module)
-    modules = [names[key] for frame, _ in traceback.walk_tb(error.__traceback__) if (key := _runs(frame)) in names]
-    users, line = users_frame_of(error)
-    return _place(modules[-1] if modules else "", *((users.f_code.co_filename, line) if users else ()))
+@dataclass(frozen=True)
+class Spot:
+    """What of the user's was running: the innermost module, and the innermost line.
+
+    Attributes:
+        module: The qualified name of the module.
+        file: The file of the line.
+        line: Its number.
+        variables: The local variables there.
+    """
+
+    module: str = ""
+    file: str = ""
+    line: int = 0
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def loc(self) -> Loc:
+        """The place for an error: ``0.norm, model.py:12``."""
+        return _place(self.module, self.file, self.line)
+
+    @property
+    def code(self) -> str:
+        """The line itself."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+def spot_of(error: Exception, module: torch.nn.Module) -> Spot:
+    """Return what was running when an error was raised, or what Dynamo was reading."""
+    if readers := _readers(error):
+        return _read_spot(readers)
+    names, frames = _names(module), list(traceback.walk_tb(error.__traceback__))
+    modules = [names[key] for frame, _ in frames if (key := _runs(frame)) in names]
+    users = [at for at in frames if _is_users(at[0].f_code.co_filename)]
+    chosen = users or [at for at in frames if at[0].f_code.co_name == "forward"]
+    inside = modules[-1] if modules else ""
+    if not chosen:
+        return Spot(inside)
+    frame, line = chosen[-1]
+    return Spot(inside, frame.f_code.co_filename, line, frame.f_locals)
+
+
+def _readers(error: BaseException | None) -> list[Any]:
+    """Return Dynamo's readers, one for each function of the user's that was running; a cause may know more of them."""
+    if error is None:
+        return []
+    owners = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    readers = [owner for owner in owners if isinstance(owner, InstructionTranslator)]
+    return max(readers, _readers(error.__cause__ or error.__context__), key=len)
+
+
+def _read_spot(readers: list[Any]) -> Spot:
+    users = [reader for reader in readers if _is_users(reader.f_code.co_filename)]
+    if not users:
+        return Spot()
+    modules = [path for path, _ in users[-1].nn_module_stack.values()]
+    return Spot(
+        modules[-1].partition(_READ_ROOT)[2] if modules else "",
+        users[-1].f_code.co_filename,
+        users[-1].lineno,
+        {name: _example(variable) for name, variable in users[-1].symbolic_locals.items()},
+    )
+
+
+def _example(variable: Any) -> Any:
+    """Return the fake or symbol that a variable stands for in Dynamo."""
+    proxy = vars(variable.unwrap()).get("proxy")
+    return proxy.node.meta.get("example_value") if proxy is not None else None
 
 
 def place_of_decision(symbol: str, shape_env: ShapeEnv, module: torch.nn.Module) -> Loc:
@@ -49,16 +120,9 @@ def place_of_decision(symbol: str, shape_env: ShapeEnv, module: torch.nn.Module)
         line = (getattr(at.framework_loc, "filename", ""), getattr(at.framework_loc, "lineno", 0))
         if line in deciders:
             return _place(_names(module).get(deciders[line], ""), *line)
+        if read := _READ_LINE.search(at.maybe_user_loc or ""):
+            return _place("", *read.groups())
     return ()
-
-
-def users_frame_of(error: Exception) -> tuple[FrameType | None, int]:
-    """Return the innermost frame that is the user's, or else the innermost ``forward``, and its line."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    users = [at for at in frames if _is_users(at[0])]
-    forwards = [at for at in frames if at[0].f_code.co_name == "forward"]
-    chosen = users or forwards
-    return chosen[-1] if chosen else (None, 0)
 
 
 def running_users_frame() -> FrameType | None:
@@ -66,7 +130,7 @@ def running_users_frame() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
     innermost = None
     while frame is not None and frame.f_code.co_filename != _CAPTURE:
-        if _is_users(frame):
+        if _is_users(frame.f_code.co_filename):
             return frame
         if frame.f_code.co_name == "forward":
             innermost = innermost or frame
@@ -74,11 +138,11 @@ def running_users_frame() -> FrameType | None:
     return innermost
 
 
-def running_place(module: torch.nn.Module) -> Loc:
-    """Return the innermost module that is running with the innermost line of the user's."""
+def running_spot(module: torch.nn.Module) -> Spot:
+    """Return what is running."""
     frame = running_users_frame()
     inside = _names(module).get(running_module(frame), "")
-    return _place(inside, *((frame.f_code.co_filename, frame.f_lineno) if frame else ()))
+    return Spot(inside, frame.f_code.co_filename, frame.f_lineno, frame.f_locals) if frame else Spot(inside)
 
 
 def running_module(frame: FrameType | None) -> int | None:
@@ -88,9 +152,8 @@ def running_module(frame: FrameType | None) -> int | None:
     return key if frame is not None else None
 
 
-def _is_users(frame: FrameType) -> bool:
-    """Whether a frame is neither torch's nor ours nor Python's."""
-    file = frame.f_code.co_filename
+def _is_users(file: str) -> bool:
+    """Whether a file is neither torch's nor ours nor Python's."""
     if file.startswith(_PYTHONS):
         return any(folder in file for folder in _INSTALLED) and not file.startswith(_NOT_THE_USERS)
     return not file.startswith(_NOT_THE_USERS)

@@ -42,7 +42,8 @@ def restore(named: Named) -> Named:
 def _inherit_metadata(named: Named) -> None:
     """Note at the input of a parameter or buffer what Dynamo noted at it, and at the last operator that uses it."""
     notes: dict[Any, dict[str, Any]] = {}
-    for node in named.symbolic.module.graph.nodes:
+    followed: Any = named.symbolic.module
+    for node in followed.graph.nodes:
         if node.op == "get_attr":
             notes[node.target] = {key: value for key, value in node.meta.items() if key not in _OF_CALLS}
         elif node.op == "call_function" and not isinstance(node.target, HigherOrderOperator):
@@ -81,13 +82,12 @@ def _restore_constants(named: Named, own: State) -> dict[str, Any]:
     specs = named.signature.input_specs
     found = named.constants | named.symbolic.state.real
     names = constant_names(named.symbolic.bound.request.module)
-    constants = {
-        spec.target: own.real[spec.target] for spec in specs if spec.kind is InputKind.BUFFER and not spec.persistent
-    }
+    volatile = [str(spec.target) for spec in specs if spec.kind is InputKind.BUFFER and not spec.persistent]
+    constants = {name: own.real[name] for name in volatile}
     for spec in specs:
         if spec.kind is InputKind.CONSTANT_TENSOR:
-            value = found[spec.target]
-            targets = names.get(id(value), [spec.target])
+            value = found[str(spec.target)]
+            targets = names.get(id(value), [str(spec.target)])
             spec.target = targets[0]
             constants |= dict.fromkeys(targets, value.detach() if isinstance(value, torch.nn.Parameter) else value)
     return constants

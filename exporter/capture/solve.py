@@ -40,7 +40,10 @@ def solve(traced: Traced) -> Solved:
     env.dim_constraints.solve()
     forced = env.dim_constraints.forced_specializations()
     if violation or forced:
-        raise ConstraintViolationError(str(violation or "") + _advice(traced, violation, forced)) from violation
+        complaint = str(violation or "") + _advice(traced, violation, forced)
+        for leaf, source in zip(traced.symbolic.bound.leaves, traced.symbolic.sources, strict=True):
+            complaint = complaint.replace(source.name, leaf.source.name)
+        raise ConstraintViolationError(complaint) from violation
     return Solved(traced.symbolic, traced.graph_module, traced.out_spec, traced.outputs, calls=traced.calls)
 
 

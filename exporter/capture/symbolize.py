@@ -58,7 +58,8 @@ def symbolize(bound: Bound) -> Symbolic:
         fakes = tuple(_fake(mode, shape_env, leaf) for leaf in bound.leaves)
         equalities = equalities_of(bound, shape_env)
         objects = fakes_of(module, mode)
-    return Symbolic(bound, module, mode, shape_env, fakes, state_of(module, mode), equalities, objects)
+    sources = tuple(leaf.source for leaf in bound.leaves)
+    return Symbolic(bound, module, mode, shape_env, fakes, sources, state_of(module, mode), equalities, objects)
 
 
 def new_mode(bound: Bound) -> FakeTensorMode:
@@ -74,19 +75,12 @@ def new_mode(bound: Bound) -> FakeTensorMode:
 
 
 def state_of(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> State:
-    """Return the module's tensors, and with a mode their fakes.
-
-    Names of one tensor share one fake, so that ties stay ties.
-    """
+    """Return the module's tensors, and with a mode their fakes."""
     buffers = dict(module.named_buffers(remove_duplicate=False))
     real = {**dict(module.named_parameters(remove_duplicate=False)), **buffers}
-    once: dict[int, torch.Tensor] = {}
-    for name, tensor in real.items() if mode else ():
-        if id(tensor) not in once:
-            once[id(tensor)] = _faked(mode, tensor, (name,), static_shapes=True)
     return State(
         real=real,
-        fake={name: once[id(tensor)] for name, tensor in real.items()} if mode else {},
+        fake=_fakes_of_state(mode, real) if mode else {},
         buffers=frozenset(buffers),
         volatile=frozenset(
             f"{path}.{name}" if path else name
@@ -94,6 +88,15 @@ def state_of(module: torch.nn.Module, mode: FakeTensorMode | None = None) -> Sta
             for name in owner._non_persistent_buffers_set
         ),
     )
+
+
+def _fakes_of_state(mode: FakeTensorMode, real: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of one tensor share one fake, so that ties stay ties."""
+    once: dict[int, torch.Tensor] = {}
+    for name, tensor in real.items():
+        if id(tensor) not in once:
+            once[id(tensor)] = _faked(mode, tensor, (name,), static_shapes=True)
+    return {name: once[id(tensor)] for name, tensor in real.items()}
 
 
 def _code_fields(method: Any) -> Mapping[str, Any]:

@@ -55,12 +55,12 @@ class Case:
     shapes: Any = None
 
 
-def both(case: Case) -> torch.export.ExportedProgram:
+def both(case: Case, *, strict: bool = False) -> torch.export.ExportedProgram:
     """Capture with both pipelines and compare the programs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, and attribute assignments: both pipelines warn of those
-        expected = torch.export.export(case.module, case.args, case.kwargs, dynamic_shapes=case.shapes)
-        actual = capture(case.module, case.args, case.kwargs, dynamic_shapes=case.shapes)
+        expected = torch.export.export(case.module, case.args, case.kwargs, dynamic_shapes=case.shapes, strict=strict)
+        actual = capture(case.module, case.args, case.kwargs, dynamic_shapes=case.shapes, strict=strict)
     assert_equal_programs(actual, expected, same_tensors=True)
     return actual
 
