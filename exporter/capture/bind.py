@@ -70,8 +70,6 @@ def _check_module(module: torch.nn.Module) -> None:
             f"only a torch.nn.Module can be captured, not an object of type {type(module).__name__}",
             remedy="put the function into the forward of a torch.nn.Module",
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError("a TorchScript module cannot be captured", remedy="capture the module that it was made of")
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
 
