@@ -1,9 +1,11 @@
-"""What ``archive export`` captures: an object that the command line names, and its example inputs."""
+"""What ``archive export`` captures: an object or a file that the command line names, and its example inputs."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from archive.cli_imports import describe, import_here
@@ -33,7 +35,7 @@ def prepare(name: str, inputs: Sequence[str], dynamic: Sequence[str]) -> Target:
     """The target of that name, with the inputs of the command line where it brings none itself.
 
     Args:
-        name: ``module:attribute``.
+        name: ``module:attribute``, or the path of a TorchScript file.
         inputs: The ``--input`` options.
         dynamic: The ``--dynamic`` options.
 
@@ -58,6 +60,8 @@ def load_target(name: str) -> Target:
     """
     from torch.nn import Module
 
+    if Path(name).is_file():
+        return Target(_load_script(name))
     value = _resolve(name)
     if callable(value) and not isinstance(value, Module):
         _refuse_arguments(name, value)
@@ -71,6 +75,19 @@ def load_target(name: str) -> Target:
             f"{name} gives an object of type {type(target.module).__name__}, not an nn.Module", remedy=_FORMS
         )
     return target
+
+
+def _load_script(path: str) -> Any:
+    """The TorchScript module in a file."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns that TorchScript is of yesterday
+            return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        message = f"{path} is no TorchScript file: {(str(error).splitlines() or [''])[0]}"
+        raise UsageError(message, remedy="name a file that torch.jit.save wrote, or module:attribute") from error
 
 
 def _resolve(name: str) -> Any:
@@ -122,7 +139,7 @@ def _take_apart(name: str, value: Any) -> Target:
 
 def _without_inputs(name: str, target: Target) -> Target:
     """The target itself, if its module can be called without inputs."""
-    signature = inspect.signature(target.module.forward)
+    signature = _signature(target.module)
     try:
         signature.bind()
     except TypeError as error:
@@ -133,7 +150,7 @@ def _without_inputs(name: str, target: Target) -> Target:
 
 def _with_inputs(module: Any, specs: list[InputSpec], dims: dict[str, DynamicDim]) -> Target:
     values = make_inputs(specs, example_sizes(specs, dims))
-    signature = inspect.signature(module.forward)
+    signature = _signature(module)
     try:
         bound = signature.bind(**values)
     except TypeError as error:
@@ -141,6 +158,14 @@ def _with_inputs(module: Any, specs: list[InputSpec], dims: dict[str, DynamicDim
     if not dims:
         return Target(module, bound.args, bound.kwargs)
     return Target(module, bound.args, bound.kwargs, _dynamic_shapes(bound, specs, dims))
+
+
+def _signature(module: Any) -> inspect.Signature:
+    from torch.jit import ScriptModule
+
+    from exporter.capture.torchscript import signature_of
+
+    return signature_of(module) if isinstance(module, ScriptModule) else inspect.signature(module.forward)
 
 
 def _dynamic_shapes(

@@ -142,6 +142,7 @@ __all__ = [
     "ModuleStackTracer",
     "OpOverload",
     "PropagateUnbackedSymInts",
+    "RecursiveScriptModule",
     "RelaxedUnspecConstraint",
     "SequenceKey",
     "ShapeEnv",
@@ -201,6 +202,7 @@ __all__ = [
     "maybe_mark_dynamic",
     "metrics_context",
     "opaque_type_name",
+    "optimized_execution",
     "outside_of_modes",
     "pre_dispatch_tracer",
     "predispatch",
@@ -212,6 +214,7 @@ __all__ = [
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
+    "torchscript_converter",
     "traces_with_itself",
     "tracing",
     "track_tensor_tree",
@@ -376,6 +379,20 @@ def pytree_codegen(in_spec: TreeSpec, out_spec: TreeSpec) -> Any:
     """Return what lets a flat graph be called with structured arguments."""
     names = [f"arg_{index}" for index in range(in_spec.num_children)]
     return torch.fx.graph._PyTreeCodeGen(torch.fx.graph._PyTreeInfo(names, in_spec, out_spec))
+
+
+# --- TorchScript ---------------------------------------------------------------------------------------------
+
+
+RecursiveScriptModule: Any = torch.jit._script.RecursiveScriptModule
+optimized_execution: Any = torch.jit._fuser.optimized_execution
+
+
+def torchscript_converter() -> Any:
+    """Return torch's converter of TorchScript, a module that takes half a second to import."""
+    from torch._export import converter
+
+    return converter
 
 
 # --- graph passes --------------------------------------------------------------------------------------------

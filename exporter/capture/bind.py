@@ -74,8 +74,6 @@ def _check_module(module: object) -> None:
             if is_method
             else "put the function into the forward of a torch.nn.Module",
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError("a TorchScript module cannot be captured", remedy="capture the module that it was made of")
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
 

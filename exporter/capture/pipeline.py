@@ -24,6 +24,7 @@ from exporter.capture.package import package
 from exporter.capture.restore import restore
 from exporter.capture.solve import solve
 from exporter.capture.symbolize import symbolize
+from exporter.capture.torchscript import with_stand_ins
 from exporter.capture.trace import trace
 from exporter.capture.wrap import wrap
 from exporter.events import CaptureEnded, CaptureFailed, Event, Report
@@ -94,7 +95,7 @@ def capture(
         _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
         with unset_fake_temporarily(), modules_as_containers((args, kwargs)):
-            program = _in_one_chunk(lambda: _run(request))
+            program = _in_one_chunk(lambda: with_stand_ins(request, _run))
     except CaptureError as error:
         error.method = method if isinstance(method, str) and method != "forward" else ""
         report(CaptureFailed(error, classify(error)))
