@@ -45,7 +45,8 @@ PYTHON_FUNCTIONS: Final[frozenset[str]] = frozenset(
 
 HIGHER_ORDER: Final[frozenset[str]] = frozenset(
     {
-        *("cond", "map_impl", "while_loop", "scan", "associative_scan", "invoke_subgraph"),
+        *("cond", "map_impl", "while_loop", "while_loop_stack_output", "scan", "associative_scan"),
+        *("invoke_subgraph", "invoke_quant", "invoke_quant_packed"),
         *("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap"),
         *("auto_functionalized", "auto_functionalized_v2", "with_effects", "strict_mode", "run_const_graph"),
         *("flex_attention", "flex_attention_backward", "out_dtype", "_export_tracepoint", "hints_wrapper"),

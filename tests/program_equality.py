@@ -47,7 +47,7 @@ def assert_equal_programs(
             assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
 
 
-NOT_STORED = frozenset({"tensor_meta"})
+NOT_STORED = frozenset({"eager_input_vals", "tensor_meta"})
 """Metadata of nodes that an archive leaves out, because it says again what ``val`` says."""
 
 

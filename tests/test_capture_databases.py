@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schema.errors import CaptureError
-from tests.databases import EXAMPLES, MODULES, REFUSED_BY_TORCH, UNSUPPORTED, Sample, example, first_inputs
+from tests.databases.samples import EXAMPLES, MODULES, REFUSED_BY_TORCH, UNSUPPORTED, Sample, example, module_samples
 from tests.program_equality import assert_equal_programs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the collections warn
@@ -37,7 +37,7 @@ def test_export_db_is_complete() -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in REFUSED_BY_TORCH])
 def test_module_db(name: str) -> None:
-    samples = list(first_inputs(name))
+    samples = list(module_samples(name))
     assert samples
     for sample in samples:
         _compare(sample)
@@ -45,7 +45,7 @@ def test_module_db(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED_BY_TORCH)
 def test_module_db_refused(name: str) -> None:
-    for sample in first_inputs(name):
+    for sample in module_samples(name):
         with pytest.raises(Exception, match=r"."):
             sample.by_torch()
         with pytest.raises(CaptureError) as caught:

@@ -135,7 +135,8 @@ class GraphEmitter:
 
     def _symbolic(self, value: torch.SymInt | torch.SymFloat | torch.SymBool) -> documents.Symbolic:
         node = value.node
-        hint = node.hint if node.has_hint() else None
+        constant = None if node.expr.free_symbols else node.expr  # torch may know it without a hint
+        hint = node.hint if node.has_hint() else constant
         kind = _SYMBOLIC[type(value)]
         plain = None if hint is None else {"int": int, "float": float, "bool": bool}[kind](hint)
         return documents.Symbolic(kind, self._symbols.expression(node.expr), plain)

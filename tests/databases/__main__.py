@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ def main() -> None:
     results: dict[tuple[str, str], list[Verdict]] = {
         (mode, suite): [] for mode in options.modes for suite in options.suites
     }
-    tasks = (
+    tasks = [
         Task(suite, name, mode, choice)
         for mode, suite in results
         for name in SUITES[suite].names()
         if re.search(options.keyword, name)
-    )
-    for task, verdicts in judge_all(tasks, options.workers, options.limit):
+    ]
+    for number, (task, verdicts) in enumerate(judge_all(tasks, options.workers, options.limit), 1):
         results[task.mode, task.suite] += verdicts
+        print(f"{number} of {len(tasks)}: {task.mode} {task.suite} {task.name}", end="\033[K\r", file=sys.stderr)
     print(*_table(results), sep="\n")
     print(*(_report(results)), sep="\n")
     if options.json:

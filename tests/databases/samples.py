@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -137,15 +137,28 @@ def module_samples(name: str, choice: Choice = Choice()) -> Iterator[Sample]:
             yield Sample(title, module, tuple(each.forward_input.args), dict(each.forward_input.kwargs))
 
 
-class _Operator(torch.nn.Module):
-    """Calls one operator."""
+_INPUTS = (torch.Tensor, torch.nn.Module, torch.dtype, torch.device, torch.layout, torch.memory_format)
+_INPUTS += (type(None), bool, int, float, complex, str)
+"""What a collection may pass to a program, also where torch refuses it; not functions and masks made of them."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+
+class _Operator(torch.nn.Module):
+    """Calls one operator; arguments that are no inputs of a program are its own."""
+
+    def __init__(self, function: Callable[..., Any], own: Mapping[int, Any]) -> None:
         super().__init__()
         self.function = function
+        self.own = own
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
+        given = list(args)
+        for place, value in self.own.items():
+            given.insert(place, value)
+        return self.function(*given, **kwargs)
+
+
+def _is_input(argument: Any) -> bool:
+    return all(isinstance(leaf, _INPUTS) for leaf in pytree.tree_leaves(argument))
 
 
 def _operator_title(info: Any) -> str:
@@ -168,12 +181,16 @@ def _higher_order() -> dict[str, Any]:
 
 def _operator_samples(info: Any, choice: Choice) -> Iterator[Sample]:
     torch.manual_seed(0)
-    if choice.dtype not in info.supported_dtypes("cpu"):
-        return
-    inputs = info.sample_inputs("cpu", choice.dtype, requires_grad=False)
-    for number, each in enumerate(itertools.islice(inputs, choice.most)):
+    found = info.sample_inputs("cpu", choice.dtype, requires_grad=False)
+    for number, each in enumerate(itertools.islice(found, choice.most)):
         arguments = (each.input, *each.args)
-        yield Sample(f"{_operator_title(info)} {number}", _Operator(info.op), arguments, dict(each.kwargs))
+        own = {place: argument for place, argument in enumerate(arguments) if not _is_input(argument)}
+        inputs = tuple(argument for place, argument in enumerate(arguments) if place not in own)
+        yield Sample(f"{_operator_title(info)} {number}", _Operator(info.op, own), inputs, dict(each.kwargs))
+
+
+def _supported_samples(info: Any, choice: Choice) -> Iterator[Sample]:
+    return _operator_samples(info, choice) if choice.dtype in info.supported_dtypes("cpu") else iter(())
 
 
 def _zoo_samples(name: str) -> Iterator[Sample]:
@@ -206,7 +223,7 @@ class Suite:
 SUITES = {
     "export_db": Suite(all_examples, lambda name, _: iter((example(name),))),
     "module_db": Suite(lambda: MODULES, module_samples),
-    "op_db": Suite(_operators, lambda name, choice: _operator_samples(_operators()[name], choice)),
+    "op_db": Suite(_operators, lambda name, choice: _supported_samples(_operators()[name], choice)),
     "hop_db": Suite(_higher_order, lambda name, choice: _operator_samples(_higher_order()[name], choice)),
     "transformers": Suite(_zoo_names, lambda name, _: _zoo_samples(name)),
 }

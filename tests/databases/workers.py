@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+import os
 import queue
 import threading
 import warnings
@@ -107,6 +108,9 @@ def _serve(connection: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere:
+        for noisy in (1, 2):  # torch prints the graphs that it fails with, and warnings from C++
+            os.dup2(nowhere.fileno(), noisy)
     connection.send(None)  # ready: everything is imported
     while True:
         for verdict in judge(connection.recv()):
