@@ -95,6 +95,7 @@ from torch.utils._sympy.symbol import SymT, symbol_is_type
 from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
 
 __all__ = [
+    "ARGUMENT_SHORTCUTS",
     "BACKENDS_THAT_DECOMPOSE",
     "COPIED_METADATA",
     "DYNAMO_FOLDER",
@@ -275,8 +276,17 @@ tracing: Any = _tracing
 unset_fake_temporarily: Any = _unset_fake_temporarily
 STACK_TRACE_ANCHORS: set[tuple[str, str]] = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", set())
 """Functions, by file and name, whose frames belong into stack traces although they are not called ``forward``."""
+<<<<<<< HEAD
 register_module_as_pytree_node: Any = _register_module_as_pytree_input_node
 deregister_module_as_pytree_node: Any = _deregister_module_as_pytree_input_node
+=======
+ARGUMENT_SHORTCUTS: dict[type, Any] = {
+    kind: convert
+    for kind, convert in torch.fx.proxy._create_arg_bypass.items()
+    if kind not in (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
+}
+"""How a tracer converts arguments, by type; without the types that ``make_fx`` converts in its own way."""
+>>>>>>> 6037d79 (Benchmark of capture against torch; a tracer that finds out once what is the same for every node of a kind, code generated once less)
 reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
 check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
 is_integer_dtype: Any = _is_integer_dtype

@@ -21,13 +21,14 @@ from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.subclasses import reads_followed
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
-from exporter.capture.tracer import frame_walking, in_stack_traces
+from exporter.capture.tracer import frugal_tracing, in_stack_traces
 from exporter.torch_internals import (
     FunctionalTensor,
     PropagateUnbackedSymInts,
     access_subclass_inner_tensor,
     get_proxy_mode,
     get_proxy_slot,
+    lazy_graph_modules,
     make_fx,
     maybe_disable_thunkify,
     pytree,
@@ -65,7 +66,8 @@ def trace(symbolic: Symbolic) -> Traced:
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     inputs = (*state.values(), *symbolic.fakes)
-    with running as assigned, frame_walking(progress(symbolic.module, request.report)), reads_followed(inputs):
+    tracing = frugal_tracing(progress(symbolic.module, request.report))
+    with running as assigned, tracing, lazy_graph_modules(True), reads_followed(inputs):
         run = _runner(root, tuple(state), symbolic)
         graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*inputs)
     _write_buffers(graph_module.graph, list(state), assigned)

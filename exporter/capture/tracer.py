@@ -1,4 +1,4 @@
-"""Stack traces at the price of the few frames that are kept."""
+"""The tracer of ``make_fx``, with the same nodes made with less work."""
 
 from __future__ import annotations
 
@@ -7,40 +7,86 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 
 from exporter.capture.progress import Entering
-from exporter.torch_internals import STACK_TRACE_ANCHORS, ModuleStackTracer, proxy_tensor, uninteresting_files
+from exporter.torch_internals import (
+    ARGUMENT_SHORTCUTS,
+    STACK_TRACE_ANCHORS,
+    ModuleStackTracer,
+    OpOverload,
+    proxy_tensor,
+    uninteresting_files,
+)
+
+_Line = tuple[CodeType, int]
+"""A line of a function that is running."""
 
 
-class FrameWalkingTracer(ModuleStackTracer):  # type: ignore[misc]
-    """torch's module tracer, with the same stack traces made another way.
+class FrugalTracer(ModuleStackTracer):  # type: ignore[misc]
+    """torch's module tracer; what it finds out for every node anew is found out once for each kind of node.
 
     torch records and formats the whole Python stack for each node, some 80 frames, and then keeps the few called
-    ``forward``. Looking at each frame's name first gives the same text; on a Llama it saves an eighth of the trace.
+    ``forward``. Looking at each frame's function first gives the same text, and equal layers share it.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.records = bool(getattr(self, "record_stack_traces", True))
         self.record_stack_traces = False
+        self.kept: dict[CodeType, bool] = {}
+        self.texts: dict[tuple[_Line, ...], str] = {}
 
     def create_node(self, *args: Any, **kwargs: Any) -> Any:
         """Create a node and note where in the user's ``forward`` it comes from."""
         node = super().create_node(*args, **kwargs)
         wanted = self.records and node.op not in ("placeholder", "output") and not node.stack_trace
-        if wanted and (text := _forward_frames(sys._getframe(1))):
+        if wanted and (text := self._stack_trace(sys._getframe(1))):
             node.stack_trace = text
         return node
 
+    def create_arg(self, a: Any) -> Any:
+        """Convert an argument; torch has shortcuts for common types, but tries the rare types before them."""
+        shortcut = ARGUMENT_SHORTCUTS.get(type(a))
+        return super().create_arg(a) if shortcut is None else shortcut(self, a)
 
-def _telling(entering: Entering) -> type[FrameWalkingTracer]:
+    def _stack_trace(self, frame: FrameType | None) -> str:
+        lines = []
+        while frame is not None:
+            code = frame.f_code
+            kept = self.kept.get(code)
+            if kept is None:
+                kept = self.kept[code] = _is_kept(code)
+            if kept:
+                lines.append((code, frame.f_lineno))
+            frame = frame.f_back
+        place = tuple(lines)
+        if place not in self.texts:
+            self.texts[place] = _formatted(place)
+        return self.texts[place]
+
+
+def _is_kept(code: CodeType) -> bool:
+    file, name = code.co_filename, code.co_name
+    wanted = name == "forward" or file.endswith("torch/__init__.py") or (file, name) in STACK_TRACE_ANCHORS
+    return wanted and file not in uninteresting_files()
+
+
+def _formatted(place: tuple[_Line, ...]) -> str:
+    frames = [
+        traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
+        for code, line in reversed(place)
+    ]
+    return "".join(traceback.StackSummary.from_list(frames).format()).strip()
+
+
+def _telling(entering: Entering) -> type[FrugalTracer]:
     """Return the tracer that says which module it enters."""
 
-    class TellingTracer(FrameWalkingTracer):
+    class TellingTracer(FrugalTracer):
         def call_module(self, m: torch.nn.Module, *args: Any) -> Any:
             entering(m, self.graph)
             return super().call_module(m, *args)
@@ -49,15 +95,16 @@ def _telling(entering: Entering) -> type[FrameWalkingTracer]:
 
 
 @contextmanager
-def frame_walking(entering: Entering | None) -> Iterator[None]:
-    """Make ``make_fx`` use ``FrameWalkingTracer``; it names its tracer by a global and takes no argument for it."""
+def frugal_tracing(entering: Entering | None) -> Iterator[None]:
+    """Make ``make_fx`` use ``FrugalTracer``; it names its tracer by a global and takes no argument for it."""
     module: Any = proxy_tensor
-    before = module._ModuleStackTracer
-    module._ModuleStackTracer = _telling(entering) if entering else FrameWalkingTracer
+    before = module._ModuleStackTracer, module._should_save_eager_input_vals
+    module._ModuleStackTracer = _telling(entering) if entering else FrugalTracer
+    module._should_save_eager_input_vals = _once_for_each_operator(module._should_save_eager_input_vals)
     try:
         yield
     finally:
-        module._ModuleStackTracer = before
+        module._ModuleStackTracer, module._should_save_eager_input_vals = before
 
 
 @contextmanager
@@ -73,14 +120,15 @@ def in_stack_traces(method: Any) -> Iterator[None]:
         STACK_TRACE_ANCHORS.difference_update(added)
 
 
-def _forward_frames(frame: FrameType | None) -> str:
-    kept = []
-    while frame is not None:
-        code = frame.f_code
-        file, name = code.co_filename, code.co_name
-        if name == "forward" or file.endswith("torch/__init__.py") or (file, name) in STACK_TRACE_ANCHORS:
-            kept.append((file, frame.f_lineno, name))
-        frame = frame.f_back
-    skipped = uninteresting_files()
-    summary = [traceback.FrameSummary(*place, lookup_line=False) for place in reversed(kept) if place[0] not in skipped]
-    return "".join(traceback.StackSummary.from_list(summary).format()).strip()
+def _once_for_each_operator(decide: Any) -> Any:
+    """Remember what is decided by an operator's tags alone; for a higher-order operator it depends on the call."""
+    decided: dict[OpOverload, bool] = {}
+
+    def remembered(target: Any, call: Any = None) -> bool:
+        if not isinstance(target, OpOverload):
+            return bool(decide(target, call))
+        if target not in decided:
+            decided[target] = decide(target)
+        return decided[target]
+
+    return remembered
