@@ -107,9 +107,7 @@ def llama_dynamic(layers: int = 24) -> Case:
 def bert() -> Case:
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=4
-    )
+    config = BertConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=4)
     ids = torch.randint(0, 64, (2, 8))
     return Case(BertModel(config).eval(), (), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
@@ -218,7 +216,9 @@ def measure_cases(mode: str, names: list[str], rounds: int) -> Iterator[bool]:
 
 
 def measure_growth(mode: str, rounds: int) -> Iterator[bool]:
-    print(f"\n{mode + ' by depth, ms':26}{'torch':>9}{'ours':>9}{'faster':>8}{'wall: torch':>12}{'ours':>9}{'faster':>8}")
+    print(
+        f"\n{mode + ' by depth, ms':26}{'torch':>9}{'ours':>9}{'faster':>8}{'wall: torch':>12}{'ours':>9}{'faster':>8}"
+    )
     for title, (build, depths) in GROWING.items():
         taken = [compare(build(depth), strict=mode == "strict", rounds=rounds) for depth in depths]
         for depth, times in zip(depths, taken, strict=True):
@@ -226,7 +226,9 @@ def measure_growth(mode: str, rounds: int) -> Iterator[bool]:
         (few, some), (_, most) = depths[:2], depths[-2:]
         ours = [times[1].processor for times in taken]
         first, last = (ours[1] - ours[0]) / (some - few), (ours[-1] - ours[-2]) / (most - depths[-2])
-        yield verdict(f"{mode}: {title} grow linearly (the last cost {last / first:.2f} of the first)", last <= first * LINEAR)
+        yield verdict(
+            f"{mode}: {title} grow linearly (the last cost {last / first:.2f} of the first)", last <= first * LINEAR
+        )
 
 
 def verdict(promise: str, kept: bool) -> bool:
@@ -245,7 +247,9 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.date.today()}")
+    print(
+        f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.date.today()}"
+    )
     kept: list[bool] = []
     for mode in filter(available, options.mode or BAR):
         kept += measure_cases(mode, options.case or list(CASES), options.rounds)

@@ -64,6 +64,7 @@ from torch._subclasses.fake_tensor import (
 from torch._subclasses.fake_tensor import unset_fake_temporarily as _unset_fake_temporarily
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import (
     CallMethodKey,
     ConstraintViolationError,
@@ -108,6 +109,7 @@ __all__ = [
     "SET_GRAD_ENABLED",
     "STACK_TRACE_ANCHORS",
     "STRAY_STATE_IS_PERSISTENT",
+    "SYMBOLS_ARE_VERSIONED",
     "TENSOR_ASSERTS_ARE_ASYNC",
     "VERSION",
     "AttrSource",
@@ -152,6 +154,7 @@ __all__ = [
     "StrictMinMaxConstraint",
     "SubclassSymbolicContext",
     "SymIntSymbolicContext",
+    "SymNode",
     "SymT",
     "TensorProperty",
     "TensorPropertySource",
@@ -241,6 +244,9 @@ SCALAR_TENSOR_INDEXES_SELECT = VERSION >= (2, 13)
 TENSOR_ASSERTS_ARE_ASYNC = VERSION >= (2, 15)
 """From 2.15 on, ``torch._assert`` of a tensor is traced as ``_assert_async``."""
 
+SYMBOLS_ARE_VERSIONED = VERSION >= (2, 13)
+"""From 2.13 on, a shape environment counts how often it has replaced symbols."""
+
 # --- dynamic shapes ------------------------------------------------------------------------------------------
 
 DimHint: Any = torch.export.dynamic_shapes._DimHint
@@ -276,17 +282,14 @@ tracing: Any = _tracing
 unset_fake_temporarily: Any = _unset_fake_temporarily
 STACK_TRACE_ANCHORS: set[tuple[str, str]] = getattr(torch.fx.proxy, "_STACK_TRACE_ANCHORS", set())
 """Functions, by file and name, whose frames belong into stack traces although they are not called ``forward``."""
-<<<<<<< HEAD
 register_module_as_pytree_node: Any = _register_module_as_pytree_input_node
 deregister_module_as_pytree_node: Any = _deregister_module_as_pytree_input_node
-=======
 ARGUMENT_SHORTCUTS: dict[type, Any] = {
     kind: convert
     for kind, convert in torch.fx.proxy._create_arg_bypass.items()
     if kind not in (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)
 }
 """How a tracer converts arguments, by type; without the types that ``make_fx`` converts in its own way."""
->>>>>>> 6037d79 (Benchmark of capture against torch; a tracer that finds out once what is the same for every node of a kind, code generated once less)
 reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
 check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
 is_integer_dtype: Any = _is_integer_dtype

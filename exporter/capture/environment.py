@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from exporter.capture.arithmetic import remembered_arithmetic
 from exporter.capture.places import running_module, running_users_frame
 from exporter.torch_internals import (
     BACKENDS_THAT_DECOMPOSE,
@@ -76,6 +77,7 @@ def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
         _grad_mode_kept(),
         _errors_not_logged(),
         _guards_at_users_lines(mode.shape_env),
+        remembered_arithmetic(mode.shape_env),
     ):
         yield
 
