@@ -30,6 +30,10 @@ class RewriteCalls(torch.overrides.TorchFunctionMode):
     of a capture has to equal the one that users know.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._functions = {torch.tensor, torch._assert, *collective_remaps()[0]}
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -37,10 +41,14 @@ class RewriteCalls(torch.overrides.TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = dict(kwargs or {})
-        if torch.compiler.is_dynamo_compiling():
+        kwargs = kwargs or {}
+        if not self._concerns(func) or torch.compiler.is_dynamo_compiling():
             return func(*args, **kwargs)
-        return _rewritten(func, args, kwargs)()
+        return _rewritten(func, args, dict(kwargs))()
+
+    def _concerns(self, func: Callable[..., Any]) -> bool:
+        """Sort out quickly what is never rewritten; every operator and every attribute of a tensor comes here."""
+        return func in self._functions or getattr(func, "__name__", "") == "__getitem__"
 
 
 def _rewritten(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Any]:
