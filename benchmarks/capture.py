@@ -13,7 +13,6 @@ import argparse
 import datetime
 import gc
 import logging
-import math
 import os
 import platform
 import statistics
@@ -226,9 +225,8 @@ def measure_growth(mode: str, rounds: int) -> Iterator[bool]:
         (few, some), (_, most) = depths[:2], depths[-2:]
         ours = [times[1].processor for times in taken]
         first, last = (ours[1] - ours[0]) / (some - few), (ours[-1] - ours[-2]) / (most - depths[-2])
-        yield verdict(
-            f"{mode}: {title} grow linearly (the last cost {last / first:.2f} of the first)", last <= first * LINEAR
-        )
+        growth = last / first
+        yield verdict(f"{mode}: {title}: each costs {growth:.2f} of what it cost at the start", growth <= LINEAR)
 
 
 def verdict(promise: str, kept: bool) -> bool:

@@ -29,7 +29,7 @@ _Operation = Callable[[Any, Any], Any]
 
 
 @contextmanager
-def remembered_arithmetic(shape_env: ShapeEnv) -> Iterator[None]:
+def remembered_arithmetic(shape_env: Any) -> Iterator[None]:
     """Remember results for the symbols of one environment."""
     with ExitStack() as stack:
         if SYMBOLS_ARE_VERSIONED and not shape_env._translation_validation_enabled:

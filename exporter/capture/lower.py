@@ -22,7 +22,7 @@ from exporter.capture.preserve import module_restored, warn_of_assignments
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
-from exporter.capture.tracer import frame_walking, in_stack_traces
+from exporter.capture.tracer import frugal_tracing, in_stack_traces
 from exporter.torch_internals import (
     aot_export_joint_with_descriptors,
     aot_stage2_export,
@@ -101,7 +101,7 @@ def lower(symbolic: Symbolic) -> Traced:
         reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
-        frame_walking(progress(symbolic.module, request.report)),
+        frugal_tracing(progress(symbolic.module, request.report)),
         ExitStack() as stack,
     ):
         joint = aot_export_joint_with_descriptors(stack, root, args, kwargs, _record_nn_module_stack=True)
