@@ -51,6 +51,12 @@ BEFORE_TRACING: dict[str, tuple[tuple[Any, ...], Any, str, str]] = {
     ),
     "one name, two ranges": ((ones(4), ones(4)), {"x": {0: same_dim}, "y": {0: other_dim}}, "y.shape.0", "names both"),
     "no multiple": ((ones(5),), {"x": {0: 2 * same_dim}}, "x.shape.0", "not 2*same"),
+    "a hidden root of 1": ((ones(2),), {"x": {0: 2 * Dim("n")}}, "x.shape.0", "n is 1 where 2*n is 2"),
+    "a range of one size": ((ones(4),), {"x": {0: Dim.DYNAMIC(min=4, max=4)}}, "x.shape.0", "range has one value"),
+    "a list for a dict": (({"a": ones(4)},), {"x": [None]}, "dynamic_shapes.x", "another layout than the dict"),
+    "a dict for a list": (([ones(4)],), {"x": {0: None}}, "dynamic_shapes.x", "another layout than the list"),
+    "a Dim for a container": (([ones(4)],), {"x": Dim("n")}, "dynamic_shapes.x", "Dim('n') has another layout"),
+    "a truth value for a size": ((ones(4),), {"x": {0: True}}, "dynamic_shapes.x.shape.0", "specified by True"),
     "derived below zero": ((ones(5),), {"x": {0: same_dim - 5}}, "x.shape.0", "negative"),
 }
 
@@ -87,14 +93,6 @@ def test_shapes_collection_of_other_tensors():
     shapes = torch.export.ShapesCollection()
     shapes[ones(3)] = {0: Dim("n")}
     assert "ShapesCollection" in refused(xy(torch.add), ones(3), shapes=shapes).message
-
-
-def test_fake_tensors_are_no_examples():
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        fake = ones(3)
-    assert "FakeTensor" in refused(xy(lambda x, y: x), fake).message
 
 
 def test_arguments_have_to_be_a_tuple():
@@ -230,6 +228,78 @@ def test_a_decision_by_a_value_is_told_in_the_names_of_the_user():
     error = refused(xy(decide), ones(4), torch.tensor(3))
     assert error.message.endswith("run time: count > 3")
     assert "torch._check(count > 3) or torch._check(count <= 3)" in error.remedy
+
+
+class Choosy(torch.nn.Module):
+    """Decides by a value."""
+
+    def forward(self, x):
+        return x + 1 if x.mean() > 100 else x
+
+
+class Demanding(torch.nn.Module):
+    """Fails in five places, and decides nothing wrong elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList([Choosy(), Choosy()])
+
+    def forward(self, x, n):
+        if x.sum() > 0:
+            x = x + torch.rand(4)
+        count = n.item()
+        if count > 3:
+            x = x * 2
+        for part in self.parts:
+            x = part(x)
+        x = torch.ops.refusals.no_rule(x)
+        found = x[x > 0]
+        for _ in range(count):
+            x = x + found.sum()
+        return x
+
+
+def test_all_failures_for_values_are_told_together():
+    library = torch.library.Library("refusals", "DEF")
+    library.define("no_rule(Tensor x) -> Tensor")
+    library.impl("no_rule", lambda x: x * 2, "CPU")
+    module, x = Demanding(), torch.ones(4, requires_grad=True)
+    random = torch.get_rng_state()
+    error = refused(module, x, torch.tensor(5))
+    assert torch.equal(random, torch.get_rng_state())
+    assert x.grad is None
+    assert x.tolist() == [1] * 4
+    assert error.message.startswith("the capture fails at 5 places")
+    told = [re.sub(r"; .*", "", part) for part in re.split(r"[:;] \(\d\) ", error.message)[1:]]
+    assert [re.sub(r"^(parts\.\d, )?\S+: ", r"\1", part) for part in told] == [
+        "the module decides by a value of a tensor, known only at run time: `if x.sum() > 0:`",
+        "the module decides by a value that is known only at run time: count > 3",
+        "parts.0, the module decides by a value of a tensor, known only at run time: "
+        "`return x + 1 if x.mean() > 100 else x`",
+        "refusals.no_rule.default cannot be traced: it has no rule for shapes",
+        "the module computes in Python with a value that is known only at run time: count",
+    ]
+    assert "torch._check(count > 3)" in error.message
+    assert "torch.library.register_fake" in error.message
+
+
+def test_a_second_run_that_fails_in_another_way_changes_nothing():
+    def forward(x, y):
+        if x.sum() > 0:
+            raise KeyError("only if the values are known")
+        return x
+
+    assert refused(xy(forward), ones(4)).message.endswith("known only at run time: `if x.sum() > 0:`")
+
+
+def test_a_custom_operator_without_a_rule_is_told_as_such():
+    @torch.library.custom_op("refusals::plus", mutates_args=())
+    def plus(x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+    error = refused(xy(lambda x, y: plus(x)), ones(4))
+    assert "refusals.plus.default cannot be traced" in error.message
+    assert "register_fake" in error.remedy
 
 
 def test_the_place_is_the_innermost_module_and_the_users_line():

@@ -76,6 +76,13 @@ def _check_module(module: object) -> None:
         )
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
+    for name, parameter in module.named_parameters():
+        if parameter.is_inference() and parameter.requires_grad and not torch.is_inference_mode_enabled():
+            raise CaptureError(
+                "a parameter that was made in inference mode cannot require a gradient",
+                loc=(name,),
+                remedy="make the module outside of torch.inference_mode, or call module.requires_grad_(False)",
+            )
 
 
 def _check_method(request: Request) -> None:

@@ -95,7 +95,7 @@ def lower(symbolic: Symbolic) -> Traced:
         objects_faked(symbolic),
         modules_faked(symbolic),
         tracepoints(symbolic, specs),
-        in_stack_traces(request.method),
+        in_stack_traces(request),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
         reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order

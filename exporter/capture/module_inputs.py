@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,8 +23,9 @@ def modules_as_containers(arguments: Any) -> Iterator[None]:
     """Let pytree take the modules among the arguments apart meanwhile, as containers of their tensors."""
     kinds = {type(module) for module in _modules(arguments)} - set(pytree.SUPPORTED_NODES)
     try:
-        for kind in kinds:
-            register_module_as_pytree_node(kind)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch registers in a way of its past
+            for kind in kinds:
+                register_module_as_pytree_node(kind)
         yield
     finally:
         for kind in kinds & set(pytree.SUPPORTED_NODES):

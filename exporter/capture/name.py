@@ -17,12 +17,13 @@ from exporter.capture.artifacts import Named, Wrapped
 from exporter.capture.paths import identifier_of
 from exporter.torch_internals import HigherOrderOperator, LazyGraphModule
 
-_PREFIXES = {
+PREFIXES = {
     InputKind.PARAMETER: "p_",
     InputKind.BUFFER: "b_",
     InputKind.CONSTANT_TENSOR: "c_",
     InputKind.CUSTOM_OBJ: "obj_",
 }
+"""How the name of a placeholder begins, by what it carries; inputs of the user are called as the user calls them."""
 
 _BACK_TO_USER_INPUTS = (OutputKind.USER_INPUT_MUTATION, OutputKind.GRADIENT_TO_USER_INPUT)
 """Outputs that are aimed at a placeholder, by its name."""
@@ -136,7 +137,7 @@ def _name_inputs(wrapped: Wrapped, names: _Names, inherited: dict[str, Any]) -> 
     for spec in specs:
         if spec.kind is not InputKind.USER_INPUT:
             word = re.sub(r"[^a-zA-Z0-9]", "_", re.sub(_SELF, "", str(spec.target)).lower())
-            given = names.claim(spec.arg.name, _PREFIXES[spec.kind] + word, whole=True)
+            given = names.claim(spec.arg.name, PREFIXES[spec.kind] + word, whole=True)
             if word in inherited:
                 inherited[given] = inherited.pop(word)
 

@@ -10,6 +10,7 @@ from torch.export.graph_signature import InputKind
 from exporter.capture.artifacts import IR, Named
 from exporter.capture.module_inputs import modules_faked
 from exporter.capture.ranges import range_constraints, unbacked_ranges
+from exporter.capture.verify import verify
 from exporter.torch_internals import ModuleCallEntry, ModuleCallSignature, TrainingIRVerifier, Verifier, pytree
 from schema.errors import CaptureError
 
@@ -26,8 +27,10 @@ def package(named: Named) -> torch.export.ExportedProgram:
         The program, verified by torch's own verifier of its dialect.
 
     Raises:
-        CaptureError: The ranges contradict the specification, or one of ``AdditionalInputs`` does not fit.
+        CaptureError: The graph breaks a promise, the ranges contradict the specification, or one of
+            ``AdditionalInputs`` does not fit.
     """
+    verify(named)
     symbolic, graph_module = named.symbolic, named.graph_module
     request, state = symbolic.bound.request, symbolic.state
     graph_module.meta["inline_constraints"] = unbacked_ranges(symbolic)

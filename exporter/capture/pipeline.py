@@ -94,7 +94,7 @@ def capture(
         _check_arguments(args, kwargs, preserve_module_call_signature, method)
         _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
-        with unset_fake_temporarily(), modules_as_containers((args, kwargs)):
+        with unset_fake_temporarily(), modules_as_containers(() if strict else (args, kwargs)):
             program = _in_one_chunk(lambda: with_stand_ins(request, _run))
     except CaptureError as error:
         error.method = method if isinstance(method, str) and method != "forward" else ""

@@ -16,4 +16,6 @@ def how_to_register(kind: type) -> str:
         )
     if dataclasses.is_dataclass(kind):
         return f"{_PLAIN}, or register {kind.__name__} with torch.export.register_dataclass"
+    if kind.__module__ in ("builtins", "torch"):
+        return f"{_PLAIN}, or keep it as an attribute of the module"
     return f"{_PLAIN}, or register {kind.__name__} with torch.utils._pytree.register_pytree_node"

@@ -113,7 +113,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
         objects_faked(symbolic),
         modules_faked(symbolic),
         tracepoints(symbolic, specs),
-        in_stack_traces(symbolic.bound.request.method),
+        in_stack_traces(symbolic.bound.request),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
         _buffer_assignments(symbolic) as assigned,

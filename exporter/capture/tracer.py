@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from exporter.capture.artifacts import Request
 from exporter.capture.progress import Entering
 from exporter.torch_internals import (
     ARGUMENT_SHORTCUTS,
@@ -108,10 +109,11 @@ def frugal_tracing(entering: Entering | None) -> Iterator[None]:
 
 
 @contextmanager
-def in_stack_traces(method: Any) -> Iterator[None]:
-    """Let the frames of a method that is not called ``forward`` belong into stack traces, too."""
-    code = getattr(inspect.unwrap(method), "__code__", None)
-    place = {(code.co_filename, code.co_name)} if code else set()
+def in_stack_traces(request: Request) -> Iterator[None]:
+    """Let the frames of another method than ``forward`` belong into stack traces, too."""
+    other = request.options.method != "forward"  # a forward of another name in its code has none, as in torch
+    code = getattr(inspect.unwrap(request.method), "__code__", None)
+    place = {(code.co_filename, code.co_name)} if other and code else set()
     added = place - STACK_TRACE_ANCHORS
     STACK_TRACE_ANCHORS.update(added)
     try:
