@@ -45,7 +45,9 @@ from torch._dynamo.symbolic_convert import InstructionTranslatorBase as Instruct
 from torch._export.utils import deregister_module_as_pytree_input_node as _deregister_module_as_pytree_input_node
 from torch._export.utils import register_module_as_pytree_input_node as _register_module_as_pytree_input_node
 from torch._export.verifier import TrainingIRVerifier, Verifier
+from torch._functorch._aot_autograd.graph_capture_wrappers import create_functional_call as _create_functional_call
 from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
+from torch._functorch.aot_autograd import _aot_export_function
 from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
 from torch._guards import CompileContext, CompileId, Source, TracingContext
 from torch._guards import compile_context as _compile_context
@@ -170,6 +172,7 @@ __all__ = [
     "ValueRanges",
     "Verifier",
     "access_subclass_inner_tensor",
+    "aot_export_function",
     "aot_export_joint_with_descriptors",
     "aot_stage2_export",
     "backed_hints",
@@ -186,6 +189,7 @@ __all__ = [
     "fake_tensor",
     "find_shape_env",
     "free_unbacked_symbols",
+    "functional_call_of",
     "functorch_config",
     "get_proxy_mode",
     "get_proxy_slot",
@@ -226,6 +230,7 @@ __all__ = [
     "tree_serializer",
     "unbacked_paths",
     "uninteresting_files",
+    "unobserved",
     "unset_fake_temporarily",
     "user_labels",
 ]
@@ -301,7 +306,11 @@ _function_modes: Any = torch.overrides._get_current_function_mode_stack
 _is_function_mode_enabled: Any = torch._C._is_torch_function_mode_enabled
 dynamo_config: Any = torch._dynamo.config
 functorch_config: Any = torch._functorch.config
+aot_export_function: Any = _aot_export_function
+functional_call_of: Any = _create_functional_call
 aot_export_joint_with_descriptors: Any = _aot_export_joint_with_descriptors
+unobserved: Any = torch._C.DisableTorchFunction
+"""While it is entered, no mode sees the calls: they leave no mark in the metadata of nodes."""
 aot_stage2_export: Any = _aot_stage2_export
 
 fake_script_object: Any = fake_class_registry.maybe_to_fake_obj

@@ -47,8 +47,8 @@ def assert_equal_programs(
             assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
 
 
-NOT_STORED = frozenset({"eager_input_vals", "tensor_meta"})
-"""Metadata of nodes that an archive leaves out, because it says again what ``val`` says."""
+NOT_STORED = frozenset({"desc", "eager_input_vals", "tensor_meta"})
+"""Metadata of nodes that an archive leaves out, because it says again what ``val`` or the signature says."""
 
 
 def assert_loaded_equal(loaded: torch.export.ExportedProgram, saved: torch.export.ExportedProgram) -> None:

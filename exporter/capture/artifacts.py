@@ -238,3 +238,14 @@ class Named(Wrapped):
 @dataclass(frozen=True)
 class Collected(Named):
     """The signatures of preserved submodules are complete, and nothing in the graph marks their borders any more."""
+
+
+@dataclass(frozen=True)
+class Differentiated(Named):
+    """The graph computes the gradients of the loss, too.
+
+    Attributes:
+        ranges: The ranges of the symbols of the forward; AOTAutograd gives some of them new names.
+    """
+
+    ranges: dict[Any, Any]

@@ -39,13 +39,18 @@ def enforce(solved: Solved) -> Enforced:
         met in the trace, and with the origin of each unbacked symbol noted anew.
     """
     graph_module = solved.graph_module
-    with _described(graph_module, stack_trace=_ASSERTS_COME_FROM):
-        insert_deferred_runtime_asserts(graph_module, solved.symbolic.shape_env, "exported program", export=True)
+    assert_symbols(graph_module, solved.symbolic.shape_env)
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and node.target in _CONVERSIONS:
             _assert_metadata(graph_module, node)
     _note_unbacked(graph_module.graph, solved.symbolic.shape_env)
     return Enforced(solved.symbolic, graph_module, solved.out_spec, solved.outputs, calls=solved.calls)
+
+
+def assert_symbols(graph_module: torch.fx.GraphModule, env: ShapeEnv) -> None:
+    """Add the asserts on symbols that the shape environment put off."""
+    with _described(graph_module, stack_trace=_ASSERTS_COME_FROM):
+        insert_deferred_runtime_asserts(graph_module, env, "exported program", export=True)
 
 
 def _assert_metadata(graph_module: torch.fx.GraphModule, node: torch.fx.Node) -> None:

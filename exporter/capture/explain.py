@@ -110,7 +110,7 @@ def _unforeseen(stage: str, error: Exception, symbolic: Symbolic | None, _spot: 
         return describe_missing_rule(f"{custom[1].replace('::', '.')}.default")
     if stage == "follow":
         return f"Dynamo failed with {what}", INSTEAD
-    if stage != "trace":
+    if stage not in ("trace", "lower"):
         return f"stage {stage!r} failed with {what}", "report this, with the module and the arguments"
     if told != first:
         return f"{method} raised {what}", (

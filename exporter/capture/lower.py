@@ -23,14 +23,20 @@ from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frugal_tracing, in_stack_traces
+from exporter.capture.unused import drop_unused
 from exporter.torch_internals import (
+    ConstantSource,
+    TrackedFake,
     aot_export_joint_with_descriptors,
     aot_stage2_export,
     functorch_config,
+    is_traceable_wrapper_subclass,
+    lazy_graph_modules,
     pytree,
     reparametrize_module,
+    unobserved,
 )
-from schema.errors import CaptureError
+from schema.errors import CaptureError, Loc
 
 
 class _Root(Root):
@@ -42,35 +48,52 @@ class _Root(Root):
         attributes: To which attributes ``forward`` assigns a tensor.
     """
 
-    def __init__(self, module: torch.nn.Module, method: str) -> None:
-        super().__init__(module, method)
+    def __init__(self, symbolic: Symbolic) -> None:
+        super().__init__(symbolic.module, symbolic.method)
+        self.symbolic = symbolic
         self.assigned: set[str] = set()
         self.detached: set[int] = set()
         self.attributes: list[str] = []
 
-    def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        module: Any = self._export_root
-        with torch.no_grad(), module_restored(module) as self.attributes:
-            buffers = dict(module.named_buffers(remove_duplicate=False))
+    def call(self, *flat: Any) -> tuple[Any, ...]:
+        values = [
+            fake if isinstance(fake, bool) else given for fake, given in zip(self.symbolic.fakes, flat, strict=True)
+        ]
+        args, kwargs = pytree.tree_unflatten(values, self.symbolic.bound.in_spec)
+        with module_restored(self._export_root) as self.attributes:
+            buffers = self._buffers_now()
             outputs = super().call(*args, **kwargs)
-            self._write_assigned(buffers, dict(module.named_buffers(remove_duplicate=False)))
-        self.detached = {index for index, output in enumerate(outputs) if _has_gradient(output)}
-        return tuple(output.detach() if index in self.detached else output for index, output in enumerate(outputs))
+            with unobserved():
+                torch.set_grad_enabled(False)  # forward may have switched it on, and the next run begins without
+                self._write_assigned(buffers)
+                return self._without_gradients(outputs)
 
     forward = call
 
-    def _write_assigned(self, before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    def _buffers_now(self) -> dict[str, torch.Tensor]:
+        return dict(self._export_root.named_buffers(remove_duplicate=False))
+
+    def _write_assigned(self, before: dict[str, torch.Tensor]) -> None:
+        after = self._buffers_now()
         for name, buffer in before.items():
-            value = after.get(name)
-            if value is None:
+            if name not in after:
                 raise CaptureError(
-                    "forward removes this buffer, which the program holds as a tensor",
+                    "forward assigns to this buffer something that is no tensor",
                     loc=(name,),
                     remedy="write into the buffer with copy_, or assign a tensor that forward computes",
                 )
-            if value is not buffer:
+            if after[name] is not buffer:
                 self.assigned.add(name)
-                buffer.copy_(value)
+                buffer.copy_(after[name])
+
+    def _without_gradients(self, outputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Under ``torch.enable_grad`` a forward has gradients in spite of us, for which AOTAutograd has no place."""
+        self.detached = {
+            index
+            for index, output in enumerate(outputs)
+            if isinstance(output, torch.Tensor) and output.grad_fn is not None
+        }
+        return tuple(output.detach() if index in self.detached else output for index, output in enumerate(outputs))
 
 
 def lower(symbolic: Symbolic) -> Traced:
@@ -87,9 +110,10 @@ def lower(symbolic: Symbolic) -> Traced:
         CaptureError: The module returns something that no program can return, or changes the shape of an input.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    request = symbolic.bound.request
-    root, specs = _Root(symbolic.module, symbolic.method), Specs()
-    args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
+    _check_plain(symbolic)
+    request, specs = symbolic.bound.request, Specs()
+    root = _Root(symbolic)
+    arguments = [_argument(symbolic, index, fake) for index, fake in enumerate(symbolic.fakes)]
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
@@ -102,35 +126,94 @@ def lower(symbolic: Symbolic) -> Traced:
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
         frugal_tracing(progress(symbolic.module, request.report)),
+        lazy_graph_modules(True),  # code is generated once, when all is named
         ExitStack() as stack,
     ):
-        joint = aot_export_joint_with_descriptors(stack, root, args, kwargs, _record_nn_module_stack=True)
-        _check_shapes_kept(symbolic, joint._aot_state.fw_metadata)
+        joint = aot_export_joint_with_descriptors(stack, root, arguments, _record_nn_module_stack=True)
+        _check_changes(symbolic, joint._aot_state)
         graph_module, metadata = aot_stage2_export(joint._aot_state, joint._aot_graph_capture)
     warn_of_assignments(root.attributes)
+    drop_unused(graph_module.graph)
     restore_module_paths(graph_module.graph)
     outputs = _outputs(symbolic, graph_module, metadata)
-    if root.assigned or root.detached:
-        _return_values(graph_module.graph, outputs, root)
+    _return_values(graph_module.graph, outputs, root)
     if isinstance(symbolic.module, torch.fx.GraphModule):
         _inherit(graph_module, symbolic.module)
     assert root.out_spec is not None
     return Traced(symbolic, graph_module, root.out_spec, outputs, calls=signatures_of(specs))
 
 
-def _has_gradient(output: Any) -> bool:
-    return isinstance(output, torch.Tensor) and output.grad_fn is not None
+def _check_plain(symbolic: Symbolic) -> None:
+    for loc, fake in zip(_locs(symbolic), [*symbolic.state.fake.values(), *symbolic.fakes], strict=True):
+        if is_traceable_wrapper_subclass(fake):
+            raise CaptureError(
+                f"functional ATen has no place for {type(fake).__name__}, which wraps other tensors",
+                loc=loc,
+                remedy="capture in training IR, and run run_decompositions({}) on the program",
+            )
 
 
-def _check_shapes_kept(symbolic: Symbolic, metadata: Any) -> None:
-    names = [(name,) for name in symbolic.state.fake] + [loc_of(leaf.path) for leaf in symbolic.bound.leaves]
-    for loc, known in zip(names, metadata.input_info, strict=True):
-        if known.mutates_metadata:
+def _argument(symbolic: Symbolic, index: int, fake: Any) -> Any:
+    """Return what AOTAutograd gets for a leaf.
+
+    It makes a symbol of a fixed integer, which the graph then reads from the placeholder. The solver has to know
+    where such a symbol comes from; torch does not tell it, and fails where the module compares the integer. Of a
+    truth value it would make an integer, which few operators take; the root puts it back.
+    """
+    if isinstance(fake, bool):
+        return None
+    if not isinstance(fake, int):
+        return fake
+    env: Any = symbolic.shape_env
+    source = ConstantSource(f"sym_{len(symbolic.state.fake) + index}")
+    number = env.create_symintnode(env.create_symbol(fake, source, positive=fake >= 0), hint=fake, source=source)
+    env.tracked_fakes.append(TrackedFake(number, source, None))
+    return number
+
+
+def _locs(symbolic: Symbolic) -> list[Loc]:
+    """Where each placeholder comes from."""
+    return [(name,) for name in symbolic.state.fake] + [loc_of(leaf.path) for leaf in symbolic.bound.leaves]
+
+
+def _check_changes(symbolic: Symbolic, state: Any) -> None:
+    """Refuse what a functional graph cannot write back."""
+    known, locs = state.fw_metadata.input_info, _locs(symbolic)
+    if len(known) != len(locs):
+        first, second = _that_share_memory(symbolic)
+        raise CaptureError(
+            f"forward changes in place memory that it shares with {'.'.join(map(str, second))}",
+            loc=first,
+            remedy="keep them apart, or capture in training IR",
+        )
+    for loc, each in zip(locs, known, strict=True):
+        if each.mutates_metadata:
             raise CaptureError(
                 "forward changes the shape or the strides of this tensor in place",
                 loc=loc,
                 remedy="work on a view or a copy of it, or capture in training IR",
             )
+        if state.needs_autograd and each.mutates_data and each.requires_grad:
+            raise CaptureError(
+                "forward writes into this tensor what it computed with gradients",
+                loc=loc,
+                remedy="write it under torch.no_grad()",
+            )
+
+
+def _that_share_memory(symbolic: Symbolic) -> tuple[Loc, Loc]:
+    """Two places of one memory; of parameters, which are hardly ever changed in place, only if there are no others."""
+    state = symbolic.state
+    fakes = dict(zip(_locs(symbolic), [*state.fake.values(), *symbolic.fakes], strict=True))
+    seen: dict[int, Loc] = {}
+    for loc in sorted(fakes, key=lambda loc: loc[0] in state.fake and loc[0] not in state.buffers):
+        fake = fakes[loc]
+        if isinstance(fake, torch.Tensor):
+            storage = fake.untyped_storage()._cdata
+            if storage in seen:
+                return seen[storage], loc
+            seen[storage] = loc
+    return (), ()
 
 
 def _outputs(symbolic: Symbolic, graph_module: torch.fx.GraphModule, metadata: Any) -> tuple[Output, ...]:
@@ -153,23 +236,38 @@ def _kind_of_change(owner: str | int, buffers: frozenset[str]) -> OutputKind:
 
 
 def _return_values(graph: torch.fx.Graph, outputs: tuple[Output, ...], root: _Root) -> None:
-    """Return what was assigned to a buffer, and what was computed with gradients, and not a copy of it."""
+    """Return what was assigned to a buffer, and what was computed with gradients, and not a copy; numbers as such."""
     result = graph.output_node()
     values: Any = list(result.args[0])  # type: ignore[arg-type]
-    returned = len(outputs) - sum(output.target is None for output in outputs)
+    written = sum(output.target is not None for output in outputs)
+    numbers = _fixed_values(graph, root.symbolic)
     for index, output in enumerate(outputs):
-        if output.target in root.assigned and _copies_all(values[index]):
+        if output.target in root.assigned and _is_whole_copy(values[index], values[:written]):
             values[index] = values[index].args[1]
-        elif index - returned in root.detached:
+        elif index - written in root.detached:
             values[index] = values[index].args[0]
-    result.args = (tuple(values),)
-    graph.eliminate_dead_code()
+        values[index] = numbers.get(values[index], values[index])
+    if values != list(result.args[0]):  # type: ignore[arg-type]
+        result.args = (tuple(values),)
+        graph.eliminate_dead_code()
 
 
-def _copies_all(node: torch.fx.Node) -> bool:
-    """Whether nothing of the destination is left: neither its dtype nor its shape."""
-    target, source = (each.meta["val"] for each in node.args[:2])
-    return source.dtype == target.dtype and source.shape == target.shape
+def _fixed_values(graph: torch.fx.Graph, symbolic: Symbolic) -> dict[Any, Any]:
+    """The placeholders of inputs that are fixed numbers, and the numbers."""
+    placeholders = list(graph.find_nodes(op="placeholder"))
+    inputs = placeholders[len(placeholders) - len(symbolic.fakes) :]
+    return {node: fake for node, fake in zip(inputs, symbolic.fakes, strict=True) if isinstance(fake, int | float)}
+
+
+def _is_whole_copy(node: torch.fx.Node, written: list[Any]) -> bool:
+    """Whether it has nothing of its destination, and its source is computed and not yet written somewhere else."""
+    target, source = (each.meta["val"] for each in node.args[:2])  # type: ignore[union-attr]
+    return (
+        source.dtype == target.dtype
+        and source.shape == target.shape
+        and node.args[1].op == "call_function"  # type: ignore[union-attr]
+        and node.args[1] not in written
+    )
 
 
 def _inherit(graph_module: torch.fx.GraphModule, source: torch.fx.GraphModule) -> None:

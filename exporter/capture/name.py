@@ -22,6 +22,7 @@ PREFIXES = {
     InputKind.BUFFER: "b_",
     InputKind.CONSTANT_TENSOR: "c_",
     InputKind.CUSTOM_OBJ: "obj_",
+    InputKind.TOKEN: "token",
 }
 """How the name of a placeholder begins, by what it carries; inputs of the user are called as the user calls them."""
 
@@ -56,7 +57,7 @@ def name(wrapped: Wrapped) -> Named:
         if node.op in ("placeholder", "output"):
             node.meta.pop("nn_module_stack", None)
             node.meta.pop("stack_trace", None)
-    names = _Names()
+    names = Names()
     inherited = _custom_metadata(wrapped.symbolic.module)
     _name_inputs(wrapped, names, inherited)
     for node in graph_module.graph.nodes:
@@ -74,7 +75,7 @@ def name(wrapped: Wrapped) -> Named:
     for output in signature.output_specs:
         if output.kind in _BACK_TO_USER_INPUTS:
             output.target = names.given[str(output.target)]
-    _name_subgraphs(graph_module)
+    name_subgraphs(graph_module)
     _generate_code(graph_module)
     _keep_requires_grad(wrapped)
     return Named(
@@ -88,7 +89,7 @@ def name(wrapped: Wrapped) -> Named:
     )
 
 
-class _Names:
+class Names:
     """Hands out names, and numbers those that are taken."""
 
     def __init__(self) -> None:
@@ -129,20 +130,21 @@ def _custom_metadata(module: torch.nn.Module) -> dict[str, Any]:
     return {node.name: node.meta["custom"] for node in nodes if "custom" in node.meta}
 
 
-def _name_inputs(wrapped: Wrapped, names: _Names, inherited: dict[str, Any]) -> None:
+def _name_inputs(wrapped: Wrapped, names: Names, inherited: dict[str, Any]) -> None:
     specs = wrapped.signature.input_specs
     of_user = [spec for spec in specs if spec.kind is InputKind.USER_INPUT]
     for spec, leaf in zip(of_user, wrapped.symbolic.bound.leaves, strict=True):
         names.claim(spec.arg.name, identifier_of(leaf.path), whole=True)
     for spec in specs:
         if spec.kind is not InputKind.USER_INPUT:
-            word = re.sub(r"[^a-zA-Z0-9]", "_", re.sub(_SELF, "", str(spec.target)).lower())
+            word = re.sub(r"[^a-zA-Z0-9]", "_", re.sub(_SELF, "", spec.target or "").lower())
             given = names.claim(spec.arg.name, PREFIXES[spec.kind] + word, whole=True)
             if word in inherited:
                 inherited[given] = inherited.pop(word)
 
 
-def _name_subgraphs(graph_module: torch.fx.GraphModule) -> None:
+def name_subgraphs(graph_module: torch.fx.GraphModule) -> None:
+    """Name the placeholders of subgraphs after the operands that they take."""
     for call in graph_module.graph.nodes:
         if isinstance(call.target, HigherOrderOperator):
             subgraphs_of = _SUBGRAPHS.get(call.target._name)
@@ -151,14 +153,14 @@ def _name_subgraphs(graph_module: torch.fx.GraphModule) -> None:
 
 
 def _name_subgraph(body: torch.fx.GraphModule, operands: Sequence[Any]) -> None:
-    names = _Names()
+    names = Names()
     for index, node in enumerate(body.graph.nodes):
         if index < len(operands):
             node.name = node.target = operands[index].name
             names.keep(node.name)
         else:
             node.name = names.claim(node.name, node.name)
-    _name_subgraphs(body)
+    name_subgraphs(body)
 
 
 def _generate_code(graph_module: torch.fx.GraphModule) -> None:
@@ -180,7 +182,8 @@ def _keep_requires_grad(wrapped: Wrapped) -> None:
     user_inputs = iter(symbolic.fakes)
     for spec in wrapped.signature.input_specs:
         by_name = symbolic.state.fake if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) else wrapped.constants
-        values[spec.arg.name] = next(user_inputs) if spec.target is None else by_name[spec.target]
+        is_user_input = spec.kind is InputKind.USER_INPUT
+        values[spec.arg.name] = next(user_inputs) if is_user_input else by_name.get(spec.target or "")
     for node in wrapped.graph_module.graph.find_nodes(op="placeholder"):
         value = values[node.name]
         if isinstance(value, torch.Tensor) and (node.meta["val"].is_leaf or not value.requires_grad):

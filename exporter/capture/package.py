@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.export.graph_signature import InputKind
 
-from exporter.capture.artifacts import IR, Named
+from exporter.capture.artifacts import IR, Differentiated, Named
 from exporter.capture.module_inputs import modules_faked
 from exporter.capture.ranges import range_constraints, unbacked_ranges
 from exporter.capture.verify import verify
@@ -33,13 +33,12 @@ def package(named: Named) -> torch.export.ExportedProgram:
     verify(named)
     symbolic, graph_module = named.symbolic, named.graph_module
     request, state = symbolic.bound.request, symbolic.state
-    graph_module.meta["inline_constraints"] = unbacked_ranges(symbolic)
     program = torch.export.ExportedProgram(
         graph_module,
         graph_module.graph,
         named.signature,
         {name: tensor for name, tensor in state.real.items() if name not in state.volatile},
-        range_constraints(symbolic, _user_inputs(named)),
+        _ranges(named),
         _module_calls(named),
         (request.args, request.kwargs),
         dict(named.constants),
@@ -54,6 +53,15 @@ def _user_inputs(named: Named) -> list[Any]:
     kinds = [spec.kind for spec in named.signature.input_specs]
     placeholders = named.graph_module.graph.find_nodes(op="placeholder")
     return [n.meta["val"] for n, kind in zip(placeholders, kinds, strict=True) if kind is InputKind.USER_INPUT]
+
+
+def _ranges(named: Named) -> dict[Any, Any]:
+    symbolic = named.symbolic
+    if not isinstance(named, Differentiated):
+        named.graph_module.meta["inline_constraints"] = unbacked_ranges(symbolic)
+        return range_constraints(symbolic, _user_inputs(named))
+    env: Any = symbolic.shape_env
+    return {s: r for s, r in (named.ranges | (env.var_to_range | named.ranges)).items() if s not in env.replacements}
 
 
 def _module_calls(named: Named) -> list[ModuleCallEntry]:

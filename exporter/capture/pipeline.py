@@ -13,6 +13,7 @@ from exporter.capture.bind import bind
 from exporter.capture.classify import classify
 from exporter.capture.collect import collect
 from exporter.capture.diagnose import diagnose
+from exporter.capture.differentiate import differentiate
 from exporter.capture.enforce import enforce
 from exporter.capture.explain import explain
 from exporter.capture.follow import follow
@@ -119,7 +120,8 @@ def _check_arguments(args: object, kwargs: object, preserve: object, method: obj
 
 def _stages(options: Options) -> Iterator[Stage]:
     """The stages of one kind of capture, in order."""
-    training = options.ir == "training"
+    joint = options.joint_loss is not None
+    training = options.ir == "training" or joint  # what is differentiated is a program in training IR
     yield bind  # arguments to the signature of forward and to the shape specification
     yield follow if options.strict else symbolize  # to fakes with symbolic sizes; Dynamo makes torch IR of the module
     yield trace if training else lower  # the module over fakes, to a graph; a functional one under AOTAutograd
@@ -133,14 +135,13 @@ def _stages(options: Options) -> Iterator[Stage]:
         yield restore  # the names of the module, in place of Dynamo's
     if options.preserve:
         yield collect  # how preserved submodules were called
+    if joint:
+        yield differentiate  # the graph of the forward, to that of forward and backward
     yield package  # all of it to an ExportedProgram
 
 
 def _check_available(options: Options) -> None:
-    for option, missing in (
-        ("strict", options.strict and bool(options.preserve)),
-        ("joint_loss_index", options.joint_loss is not None),
-    ):
+    for option, missing in (("strict", options.strict and bool(options.preserve)),):
         if missing:
             raise CaptureError(f"{option} is not available yet", loc=(option,), remedy="leave it out", stage=STAGES[0])
 

@@ -39,6 +39,7 @@ class Root(torch.nn.Module):
         self.out_spec: pytree.TreeSpec | None = None
 
     def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call the user's module and return the leaves of what it returns."""
         module: Any = self._export_root
         if self._method != "forward":
             result = _call_method(module, self._method, args, kwargs)

@@ -22,10 +22,10 @@ from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.subclasses import reads_followed
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frugal_tracing, in_stack_traces
+from exporter.capture.unused import drop_unused
 from exporter.torch_internals import (
     FunctionalTensor,
     PropagateUnbackedSymInts,
-    access_subclass_inner_tensor,
     get_proxy_mode,
     get_proxy_slot,
     lazy_graph_modules,
@@ -35,15 +35,6 @@ from exporter.torch_internals import (
     reparametrize_module,
 )
 from schema.errors import CaptureError
-
-_DROPPED_WHEN_UNUSED = (
-    torch.ops.profiler._record_function_enter.default,
-    torch.ops.profiler._record_function_enter_new.default,
-    torch.ops.profiler._record_function_exit._RecordFunction,
-    torch.ops.aten.detach.default,
-    access_subclass_inner_tensor,
-)
-"""Nothing else is dropped, used or not: a program in training IR says what the module does."""
 
 
 def trace(symbolic: Symbolic) -> Traced:
@@ -71,7 +62,7 @@ def trace(symbolic: Symbolic) -> Traced:
         run = _runner(root, tuple(state), symbolic)
         graph_module = make_fx(run, record_module_stack=True, pre_dispatch=True)(*inputs)
     _write_buffers(graph_module.graph, list(state), assigned)
-    graph_module.graph.eliminate_dead_code(_kept_when_unused)
+    drop_unused(graph_module.graph)
     if not request.options.strict:
         restore_module_paths(graph_module.graph)
     for node in graph_module.graph.nodes:
@@ -164,7 +155,3 @@ def _write_buffers(graph: torch.fx.Graph, state: list[str], assigned: dict[str, 
             buffer = placeholders[f"{ROOT}.{fqn}"]
             copy = graph.call_function(torch.ops.aten.copy_.default, (buffer, nodes[name]))
             copy.meta = nodes[name].meta
-
-
-def _kept_when_unused(node: torch.fx.Node) -> bool:
-    return node.op != "call_function" or node.target not in _DROPPED_WHEN_UNUSED
