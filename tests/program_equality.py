@@ -51,8 +51,10 @@ def assert_equal_programs(
             assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
 
 
-NOT_STORED = frozenset({"eager_input_vals", "example_value", "from_node", "original_aten", "seq_nr", "tensor_meta"})
-"""Metadata of nodes that an archive leaves out: what says again what ``val`` says, and what tells of earlier graphs."""
+_SAYS_VAL_AGAIN = {"eager_input_vals", "example_value", "tensor_meta"}
+_TELLS_OF_EARLIER_GRAPHS = {"desc", "from_node", "original_aten", "seq_nr"}
+NOT_STORED = frozenset(_SAYS_VAL_AGAIN | _TELLS_OF_EARLIER_GRAPHS)
+"""Metadata of nodes that an archive leaves out."""
 
 
 def assert_loaded_equal(loaded: torch.export.ExportedProgram, saved: torch.export.ExportedProgram) -> None:
