@@ -53,7 +53,7 @@ from torch._guards import CompileContext, CompileId, Source, TracingContext
 from torch._guards import compile_context as _compile_context
 from torch._guards import tracing as _tracing
 from torch._library.fake_class_registry import FakeScriptObject
-from torch._ops import HigherOrderOperator, OpOverload
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch._prims_common import is_integer_dtype as _is_integer_dtype
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -146,6 +146,7 @@ __all__ = [
     "ModuleCallSignature",
     "ModuleStackTracer",
     "OpOverload",
+    "OpOverloadPacket",
     "PropagateUnbackedSymInts",
     "RecursiveScriptModule",
     "RelaxedUnspecConstraint",

@@ -39,6 +39,7 @@ __all__ = [
     "set_backed_value",
     "shape_guard",
     "source_types",
+    "symbolic",
     "symbolic_functions",
     "unbacked_numbers",
     "value_range",
@@ -114,6 +115,14 @@ def captured_traceback() -> Any:
     from torch.utils._traceback import CapturedTraceback
 
     return CapturedTraceback.extract(skip=1)  # type: ignore[no-untyped-call]
+
+
+def symbolic(number: Any, expression: Any, shape_env: ShapeEnv) -> Any:
+    """A number as a symbolic one; a shape environment makes plain ones of constants, and a trace symbolic ones."""
+    from torch.fx.experimental.sym_node import SymNode
+
+    wrap = {int: torch.SymInt, float: torch.SymFloat}.get(type(number))
+    return wrap(SymNode(expression, shape_env, type(number), number)) if wrap else number
 
 
 def shape_guard(expression: Any) -> Any:

@@ -45,7 +45,7 @@ class Input(Row, frozen=True):
         kind: One of :data:`INPUT_KINDS`.
         argument: The placeholder.
         target: FQN of the parameter, buffer or constant.
-        persistent: Of a buffer, whether it is in the state dictionary.
+        persistent: Of a buffer, whether it is in the state dictionary; of a constant, whether torch took it for one.
     """
 
     kind: str

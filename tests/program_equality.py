@@ -13,9 +13,13 @@ from torch._library.fake_class_registry import FakeScriptObject
 from torch.fx.traceback import NodeSource
 from torch.utils import _pytree as pytree
 
+from exporter.emit.debug import qualified_name
+
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 """The "file" of generated code; torch numbers them through a whole process."""
 
+_ADDRESS = re.compile(r"\d{12,}")
+"""A Python object, by its address; no two captures agree on it."""
 
 _COUNTED = {"seq_nr"}
 """Metadata that autograd counts through a whole process: two captures of one module differ in it."""
@@ -47,8 +51,10 @@ def assert_equal_programs(
             assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
 
 
-NOT_STORED = frozenset({"desc", "eager_input_vals", "tensor_meta"})
-"""Metadata of nodes that an archive leaves out, because it says again what ``val`` or the signature says."""
+_SAYS_VAL_AGAIN = {"eager_input_vals", "example_value", "tensor_meta"}
+_TELLS_OF_EARLIER_GRAPHS = {"desc", "from_node", "original_aten", "seq_nr"}
+NOT_STORED = frozenset(_SAYS_VAL_AGAIN | _TELLS_OF_EARLIER_GRAPHS)
+"""Metadata of nodes that an archive leaves out."""
 
 
 def assert_loaded_equal(loaded: torch.export.ExportedProgram, saved: torch.export.ExportedProgram) -> None:
@@ -94,8 +100,8 @@ def same(left: Any, right: Any) -> bool:
             return isinstance(right, NodeSource) and all(same(getattr(left, p), getattr(right, p)) for p in parts)
         case pytree.TreeSpec():  # the context of a module is of a class made anew for each capture
             return isinstance(right, pytree.TreeSpec) and left == right
-        case torch._ops.OpOverload():  # metadata holds copies of operators
-            return isinstance(right, torch._ops.OpOverload) and str(left) == str(right)
+        case torch._ops.OperatorBase():  # metadata holds copies of operators
+            return type(left) is type(right) and left.name() == right.name()
         case _ if dataclasses.is_dataclass(left) and not isinstance(left, type) and type(left) is type(right):
             return all(
                 same(getattr(left, f.name), getattr(right, f.name)) for f in dataclasses.fields(left) if f.compare
@@ -211,6 +217,8 @@ def _graph_facts(
 def _stored(meta: dict[str, Any]) -> dict[str, Any]:
     """What an archive keeps of a node's metadata."""
     kept = {key: value for key, value in meta.items() if key not in NOT_STORED}
+    if "source_fn_stack" in kept:  # functions come back as names, which nothing resolves
+        kept["source_fn_stack"] = [(name, qualified_name(function)) for name, function in kept["source_fn_stack"]]
     return pytree.tree_map_only(torch.Tensor, lambda t: _described(t), kept)
 
 
@@ -226,12 +234,17 @@ def _meta(module: torch.fx.GraphModule) -> Any:
 def _plain(value: Any) -> Any:
     """Make symbols of two environments comparable."""
     if isinstance(value, dict):
-        return {_plain(k): _plain(v) for k, v in value.items()}
+        return {_without_address(place, k): _plain(v) for place, (k, v) in enumerate(value.items())}
     if isinstance(value, list | tuple):
         return type(value)(_plain(v) for v in value) if type(value) in (list, tuple) else [_plain(v) for v in value]
     if type(value).__module__.startswith(("sympy", "torch.utils._sympy")):
         return str(value)
     return value
+
+
+def _without_address(place: int, key: Any) -> Any:
+    """A key of metadata; Dynamo tells the modules of a stack apart by their addresses."""
+    return _ADDRESS.sub(f"#{place}", key) if isinstance(key, str) else _plain(key)
 
 
 def _flat(inputs: Any) -> Any:

@@ -124,7 +124,9 @@ def _buffer_assignments(symbolic: Symbolic) -> Iterator[dict[str, str]]:
 
     def note(owner: torch.nn.Module, name: str, value: Any) -> None:
         fqn = f"{owners.get(id(owner._buffers), '?')}{name}"
-        if fqn in symbolic.state.buffers:
+        if owner is not module and value is symbolic.state.fake.get(fqn):
+            assigned.pop(fqn, None)  # back to itself; of the outermost module it is written even so, as in torch
+        elif fqn in symbolic.state.buffers:
             assigned[fqn] = _node_of(value, fqn)
 
     hook = torch.nn.modules.module.register_module_buffer_registration_hook(note)

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from exporter.emit.tables import Table
+from exporter.torch_internals import OpOverloadPacket
 from schema import debug as documents
 
 if TYPE_CHECKING:
@@ -66,11 +67,14 @@ class _DebugEmitter:
         return self._known[text]
 
     def _sources(self, stack: list[tuple[str, Any]]) -> int:
-        rows = [documents.SourceName(name, _qualified_name(function)) for name, function in stack]
+        rows = [documents.SourceName(name, qualified_name(function)) for name, function in stack]
         return 1 + self.sources.place(rows)
 
 
-def _qualified_name(function: Any) -> str:
+def qualified_name(function: Any) -> str:
+    """The name under which debug information mentions a function or class; a name stays as it is."""
     if isinstance(function, str):
         return function
+    if isinstance(function, OpOverloadPacket):  # has the name of the C++ function behind it
+        return f"torch.ops.{function}"
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}".lstrip(".")

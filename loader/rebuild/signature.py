@@ -47,8 +47,10 @@ def build_signature(document: documents.Signature, literals: LiteralBuilder) -> 
 
 
 def _input(row: documents.Input, literals: LiteralBuilder, loc: Loc) -> torch_signature.InputSpec:
-    if (row.kind == "buffer") != (row.persistent is not None):
-        raise FormatError("a buffer, and only a buffer, is persistent or not", loc=loc)
+    if row.persistent is None and row.kind == "buffer":
+        raise FormatError("a buffer has to be persistent or not", loc=loc)
+    if row.persistent is not None and row.kind not in ("buffer", "constant_tensor"):
+        raise FormatError(f"an input of the kind {row.kind[:80]!r} is neither persistent nor not", loc=loc)
     return torch_signature.InputSpec(
         kind=_kind(torch_signature.InputKind, row.kind, documents.INPUT_KINDS, loc),
         arg=build_argument(row.argument, literals, loc),

@@ -10,6 +10,7 @@ from loader.torch_internals import (
     set_backed_value,
     shape_guard,
     source_types,
+    symbolic,
     symbolic_functions,
     unbacked_numbers,
     value_range,
@@ -85,7 +86,8 @@ class SymbolBuilder:
             if not isinstance(expression, wanted):
                 raise FormatError(f"a symbolic {row.kind} cannot be {expression}", loc=loc)
             try:
-                self._numbers[key] = makers[row.kind](expression, hint=row.hint)
+                number = makers[row.kind](expression, hint=row.hint)
+                self._numbers[key] = symbolic(number, expression, self._shape_env)
             except Exception as error:  # sympy and torch refuse with whatever comes to hand
                 raise FormatError(f"no number is {expression} with the example {row.hint}", loc=loc) from error
         return self._numbers[key]

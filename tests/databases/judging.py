@@ -66,10 +66,9 @@ def judge(task: Task) -> Iterator[Verdict]:
         The verdict on each sample, as soon as it is known.
     """
     mode = MODES[task.mode]
-    made = zip(*(samples(task.suite, task.name, task.choice) for _ in range(2)), strict=True)
-    for number, (for_torch, for_us) in enumerate(made):
-        if number >= task.first:
-            yield _judge(for_torch, for_us, mode)
+    made, again = (list(samples(task.suite, task.name, task.choice)) for _ in range(2))
+    for for_torch, for_us in zip(made[task.first :], again[task.first :], strict=True):
+        yield _judge(for_torch, for_us, mode)
 
 
 def _judge(for_torch: Sample, for_us: Sample, mode: Mode) -> Verdict:
