@@ -193,6 +193,7 @@ class TestMainJob:
         done = archive("export", "models:Methods", "-o", "m.safetensors", "-i", "x=f32[2,3]", *options)
         assert (done.code, done.err) == (0, "")
         assert found in archive("inspect", "m.safetensors").out
+        assert archive("verify", "m.safetensors").code == 0
 
     @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")  # by torch's unflatten
     def test_a_preserved_submodule_can_be_taken_out_again(self, archive) -> None:
