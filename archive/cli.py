@@ -5,6 +5,7 @@ Commands import what they need themselves, so that ``inspect`` never pays for to
 
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Dialect(StrEnum):
+    """What ``--ir`` may be."""
+
+    TRAINING = "training"
+    INFERENCE = "inference"
+
 
 Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -69,7 +78,12 @@ def _root(
 
 @app.command()
 def export(
-    target: Annotated[str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="What to capture.", show_default=False)],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="What to capture: MODULE:ATTRIBUTE, or a TorchScript file.", show_default=False
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False)],
     inputs: Inputs = None,
     dynamic: Annotated[
@@ -82,11 +96,31 @@ def export(
             show_default=False,
         ),
     ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="Which method of the module to capture.")] = "forward",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Follow the code with Dynamo, instead of running it.")
+    ] = False,
+    ir: Annotated[
+        Dialect, typer.Option("--ir", help="The operators that the model calls, or functional ATen for inference.")
+    ] = Dialect.TRAINING,
+    preserve: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preserve",
+            metavar="SUBMODULE",
+            help="Keep how a submodule is called, for torch.export.unflatten; give it once for each.",
+            show_default=False,
+        ),
+    ] = None,
+    imports: Imports = None,
     record_outputs: Annotated[
         bool, typer.Option("--record-outputs", help="Record the outputs too, so that `archive verify` compares them.")
     ] = False,
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Keep absolute paths of source files in stack traces.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print the count of every operator and the time of every stage too.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     json: Json = False,
@@ -95,18 +129,22 @@ def export(
 
     MODULE:ATTRIBUTE is imported, with the working directory first: an nn.Module, or a function that returns one, or
     returns (module, args), (module, args, kwargs), (module, args, kwargs, dynamic_shapes) or a dict with these keys.
-    Where it brings no inputs, describe them:
+    A TorchScript file is one that torch.jit.save wrote. Both are code of their author, which runs here.
+
+    Where the target brings no inputs, describe them:
 
     archive export my_pkg.my_mod:build -o model.program.safetensors -i 'x=f32[batch,3,224,224]' -d batch=1..64
     """
+    from archive.cli_imports import import_all
     from archive.cli_progress import progress
     from archive.cli_target import prepare
-    from archive.render import export_lines
+    from archive.render import export_lines, statistics_lines
     from archive.summary import inspect as summary_of
     from exporter import export as export_module
     from exporter.events import Event, StageEnded
 
-    prepared = prepare(target, inputs or [], dynamic or [])
+    import_all(imports or [])
+    prepared = prepare(target, inputs or [], dynamic or [], method)
     times: dict[str, float] = {}
     with progress(shown=not (quiet or json)) as show:
 
@@ -118,6 +156,10 @@ def export(
         export_module(
             **prepared._asdict(),
             path=output,
+            method=method,
+            strict=strict,
+            ir=ir.value,
+            preserve_module_call_signature=preserve or (),
             record_outputs=record_outputs,
             keep_paths=keep_paths,
             on_event=on_event,
@@ -125,7 +167,8 @@ def export(
     if quiet:
         return
     summary = summary_of(output)
-    _print({**summary.to_dict(), "seconds": times}, json, lambda: export_lines(summary, times))
+    statistics = statistics_lines(summary, times) if stats else ()
+    _print({**summary.to_dict(), "seconds": times}, json, lambda: [*export_lines(summary, times), *statistics])
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -31,25 +32,28 @@ class Target(NamedTuple):
     dynamic_shapes: Any = None
 
 
-def prepare(name: str, inputs: Sequence[str], dynamic: Sequence[str]) -> Target:
+def prepare(name: str, inputs: Sequence[str], dynamic: Sequence[str], method: str = "forward") -> Target:
     """The target of that name, with the inputs of the command line where it brings none itself.
 
     Args:
         name: ``module:attribute``, or the path of a TorchScript file.
         inputs: The ``--input`` options.
         dynamic: The ``--dynamic`` options.
+        method: Which method the inputs are for.
 
     Raises:
         UsageError: The name leads to no module, or the options do not fit it.
     """
     specs, dims = parse_all(inputs, dynamic)
     target = load_target(name)
+    if not callable(getattr(target.module, method, None)):
+        raise UsageError(f"{name} has no method {method!r}", remedy="name one with --method")
     brings_inputs = bool(target.args or target.kwargs)
     if not specs:
-        return target if brings_inputs else _without_inputs(name, target)
+        return target if brings_inputs else _without_inputs(name, target, method)
     if brings_inputs:
         raise UsageError(f"{name} brings its own inputs", remedy="leave out --input and --dynamic")
-    return _with_inputs(target.module, specs, dims)
+    return _with_inputs(target.module, method, specs, dims)
 
 
 def load_target(name: str) -> Target:
@@ -81,13 +85,25 @@ def _load_script(path: str) -> Any:
     """The TorchScript module in a file."""
     import torch
 
+    if not _is_script(path):
+        raise UsageError(
+            f"{path} is no TorchScript file", remedy="name one that torch.jit.save wrote, or module:attribute"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns that TorchScript is of yesterday
             return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        message = f"{path} is no TorchScript file: {(str(error).splitlines() or [''])[0]}"
-        raise UsageError(message, remedy="name a file that torch.jit.save wrote, or module:attribute") from error
+    except (RuntimeError, ValueError) as error:
+        reason = next(filter(None, map(str.strip, str(error).splitlines())), "")
+        raise UsageError(f"cannot load {path}: {reason}", remedy="import with --import what it needs") from error
+
+
+def _is_script(path: str) -> bool:
+    """Whether a file is a zip archive with the constants of a script, which other files of torch's do not have."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
 
 
 def _resolve(name: str) -> Any:
@@ -137,35 +153,36 @@ def _take_apart(name: str, value: Any) -> Target:
     return target._replace(args=tuple(target.args))
 
 
-def _without_inputs(name: str, target: Target) -> Target:
+def _without_inputs(name: str, target: Target, method: str) -> Target:
     """The target itself, if its module can be called without inputs."""
-    signature = _signature(target.module)
+    signature = _signature(target.module, method)
     try:
         signature.bind()
     except TypeError as error:
-        message = f"{name} brings no inputs for forward{signature}"
+        message = f"{name} brings no inputs for {method}{signature}"
         raise UsageError(message, remedy="describe them: --input 'x=f32[2,3]'") from error
     return target
 
 
-def _with_inputs(module: Any, specs: list[InputSpec], dims: dict[str, DynamicDim]) -> Target:
+def _with_inputs(module: Any, method: str, specs: list[InputSpec], dims: dict[str, DynamicDim]) -> Target:
     values = make_inputs(specs, example_sizes(specs, dims))
-    signature = _signature(module)
+    signature = _signature(module, method)
     try:
         bound = signature.bind(**values)
     except TypeError as error:
-        raise UsageError(f"the inputs do not fit forward{signature}: {error}", remedy="name its arguments") from error
+        raise UsageError(f"the inputs do not fit {method}{signature}: {error}", remedy="name its arguments") from error
     if not dims:
         return Target(module, bound.args, bound.kwargs)
     return Target(module, bound.args, bound.kwargs, _dynamic_shapes(bound, specs, dims))
 
 
-def _signature(module: Any) -> inspect.Signature:
+def _signature(module: Any, method: str) -> inspect.Signature:
     from torch.jit import ScriptModule
 
     from exporter.capture.torchscript import signature_of
 
-    return signature_of(module) if isinstance(module, ScriptModule) else inspect.signature(module.forward)
+    function = getattr(module, method)
+    return signature_of(function) if isinstance(module, ScriptModule) else inspect.signature(function)
 
 
 def _dynamic_shapes(

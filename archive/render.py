@@ -127,6 +127,15 @@ def export_lines(summary: Summary, stages: Mapping[str, float]) -> Iterator[str]
     yield f"see it with: archive inspect {printable(summary.path)}"
 
 
+def statistics_lines(summary: Summary, stages: Mapping[str, float]) -> Iterator[str]:
+    """What ``archive export --stats`` adds: every operator with its count, every stage with its time."""
+    for method in summary.methods:
+        yield ""
+        yield from operator_lines(method)
+    yield ""
+    yield from columns((seconds_text(seconds), name) for name, seconds in stages.items())
+
+
 def json_text(value: object) -> str:
     """Indented JSON; numbers that JSON does not have become null."""
     import msgspec

@@ -352,6 +352,13 @@ def test_a_failure_deep_down_names_module_line_and_stage(what):
     assert re.search(rf"\(at 1\.layers\.inner, \w*capture_refusals\.py:\d+, in stage {stage}\); \w", str(error))
 
 
+def test_a_branch_that_dynamo_cannot_follow_comes_with_its_hint():
+    error = refused(xy(lambda x, y: torch.cond(x.sum() > 0, lambda x: x, lambda x: x.sin(), (x,))), ones(4))
+    assert "Dynamo cannot follow what this operator calls: Higher order ops do not support aliasing" in error.message
+    assert "return input.clone()" in error.remedy
+    assert "strict" not in error.remedy
+
+
 def test_a_capture_error_can_be_pickled():
     error = refused(xy(raises), ones(2))
     copy = pickle.loads(pickle.dumps(error))

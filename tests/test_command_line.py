@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import exporter
+import loader
 from archive.cli import main
 from archive.cli_progress import progress
 from archive.cli_target import prepare
@@ -46,6 +50,17 @@ SOURCE = """
     class Branching(torch.nn.Module):
         def forward(self, x):
             return x if x.sum() > 0 else -x
+
+    class Methods(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Affine()
+
+        def forward(self, x):
+            return self.inner(x)
+
+        def encode(self, x, times: int = 3):
+            return x.add_(1) * times
 
     class Pair(torch.nn.Module):
         def forward(self, both, flag=True):
@@ -153,6 +168,39 @@ class TestMainJob:
         assert plain["nbytes"] == os.path.getsize("m.safetensors")
         assert plain["parameters"]["elements"] == 8
         assert list(plain["seconds"])[-1] == "save"
+
+    def test_export_in_statistics(self, archive) -> None:
+        plain = archive("export", "models:with_args", "-o", "m.safetensors").out
+        out = archive("export", "models:with_args", "-o", "m.safetensors", "--stats").out
+        assert out.startswith(plain.splitlines()[0])
+        assert re.search(r"^1  aten::linear.default +aten::linear\(Tensor input", out, re.MULTILINE)
+        assert re.search(r"^\d+ ms  trace$", out, re.MULTILINE)
+        operators = json.loads(archive("export", "models:with_args", "-o", "m.safetensors", "--json").out)
+        counts = {each["name"]: each["count"] for each in operators["methods"][0]["operators"]}
+        assert counts["aten::linear.default"] == 1
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ((), "aten::linear.default 1"),
+            (("--strict",), "aten::linear.default 1"),
+            (("--ir", "inference"), "aten::addmm.default 1"),
+            (("--preserve", "inner", "--preserve", "inner.linear"), "aten::linear.default 1"),
+            (("--method", "encode", "-i", "times=5"), "aten::add_.Tensor 1"),
+        ],
+    )
+    def test_export_captures_in_several_ways(self, archive, options: tuple[str, ...], found: str) -> None:
+        done = archive("export", "models:Methods", "-o", "m.safetensors", "-i", "x=f32[2,3]", *options)
+        assert (done.code, done.err) == (0, "")
+        assert found in archive("inspect", "m.safetensors").out
+        assert archive("verify", "m.safetensors").code == 0
+
+    @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")  # by torch's unflatten
+    def test_a_preserved_submodule_can_be_taken_out_again(self, archive) -> None:
+        options = ("-i", "x=f32[2,3]", "--preserve", "inner")
+        archive("export", "models:Methods", "-o", "m.safetensors", *options)
+        module = torch.export.unflatten(loader.load("m.safetensors"))
+        assert module.inner(torch.ones(2, 3))["y"].shape == (2, 2)
 
     def test_inspect_says_what_goes_in_and_out(self, archive, model: str) -> None:
         out = archive("inspect", model).out
@@ -291,6 +339,50 @@ class TestTargets:
             prepare("models:with_args", ["x=f32[2,3]"], [])
 
 
+class TestTorchScriptFile:
+    @pytest.fixture(autouse=True)
+    def script(self, folder: Path) -> None:
+        class Flat(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear = torch.nn.Linear(6, 2)
+
+            def forward(self, x, scale: float = 2.0):
+                return {"y": self.linear(x.view(x.size(0), 6)) * scale}
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated
+            torch.jit.script(Flat()).save("model.pt")
+
+    def test_it_becomes_an_archive_with_sizes_that_vary(self, archive) -> None:
+        options = ("-i", "x=f32[batch,2,3]", "-d", "batch=1..8", "--record-outputs")
+        done = archive("export", "model.pt", "-o", "m.safetensors", *options)
+        assert (done.code, done.err) == (0, "")
+        assert "parameters: 14 in 2 tensors" in done.out
+        assert archive("verify", "m.safetensors").code == 0
+        assert "f32[5, 2]" in archive("run", "m.safetensors", "-i", "x=f32[5,2,3]").out
+
+    def test_it_brings_no_inputs(self, archive) -> None:
+        assert "model.pt brings no inputs for forward(x, scale=2.0)" in archive("export", "model.pt", "-o", "m").err
+
+    def test_another_file_is_none(self, archive, folder: Path) -> None:
+        torch.save({"weight": torch.ones(2)}, folder / "weights.pt")
+        for name in ("weights.pt", "models.py"):
+            done = archive("export", name, "-o", "m")
+            assert (done.code, len(done.err.splitlines())) == (2, 1)
+            assert f"{name} is no TorchScript file; name one that torch.jit.save wrote, or module:attribute" in done.err
+
+    def test_a_damaged_one_is_told_in_one_line(self, archive, folder: Path) -> None:
+        with zipfile.ZipFile(folder / "bad.pt", "w") as file:
+            file.writestr("bad/constants.pkl", b"")
+        done = archive("export", "bad.pt", "-o", "m")
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+        assert "cannot load bad.pt: " in done.err
+
+    def test_the_help_says_that_it_is_code(self, archive) -> None:
+        assert "code of their author, which runs here" in " ".join(archive("export", "--help").out.split())
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),
@@ -312,6 +404,13 @@ class TestBadInput:
             (["export", "models:with_args", "-o", "."], 1, "error: cannot write"),
             (["export", "models:number", "-o", "m"], 2, "error: models:number gives an object of type int"),
             (["export", "models:with_args"], 2, "'--output'"),
+            (["export", "models:with_args", "-o", "m", "--ir", "other"], 2, "'other' is not one of"),
+            (
+                ["export", "models:with_args", "-o", "m", "--method", "encode"],
+                2,
+                "error: models:with_args has no method",
+            ),
+            (["export", "models:with_args", "-o", "m", "--preserve", "absent"], 1, "error: there is no submodule"),
             (["frobnicate"], 2, "No such command"),
             (["inspect"], 2, "Missing argument"),
         ],

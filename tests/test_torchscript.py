@@ -16,6 +16,7 @@ import exporter
 import loader
 from exporter.capture import capture
 from exporter.torch_internals import pytree
+from schema.errors import CaptureError
 from tests.capture_refusals import refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated")
@@ -97,8 +98,11 @@ def test_outputs_names_and_tensors_are_those_of_the_script(make: Any, module: An
     script = make(module(), X, Y)
     program = capture(script, (X, Y))
     assert_same_outputs(program, script, X, Y)
-    assert {name: id(tensor) for name, tensor in program.state_dict.items()} == {
-        name: id(tensor) for name, tensor in (*script.named_parameters(remove_duplicate=False), *script.named_buffers())
+    parameters = dict(script.named_parameters(remove_duplicate=False))
+    state = {**parameters, **dict(script.named_buffers())}
+    assert list(program.graph_signature.parameters) == list(parameters)
+    assert {name: tensor.data_ptr() for name, tensor in program.state_dict.items()} == {
+        name: tensor.data_ptr() for name, tensor in state.items()
     }
 
 
@@ -190,15 +194,42 @@ def test_what_the_interpreter_refuses_is_told_with_the_line_of_the_source():
             return x.reshape(5)
 
     error = refused(nn.Sequential(scripted(Wrong())), torch.ones(4))
-    assert "TorchScript's interpreter failed" in error.message
+    assert "TorchScript's interpreter cannot run this" in error.message
     assert error.loc[0].startswith("test_torchscript.py:")
     assert "capture the module that it was made of" in error.remedy
 
 
-def test_a_script_without_forward_is_refused():
-    class Other(nn.Module):
-        @torch.jit.export
-        def other(self, x):
-            return x
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
 
-    assert "has no forward" in refused(scripted(Other()), X).message
+    @torch.jit.export
+    def encode(self, x, times: int = 2):
+        return self.linear(x) * times
+
+
+def test_other_methods_are_captured_too():
+    script = scripted(Two())
+    program = capture(script, (X,), method="encode")
+    assert torch.equal(program.module()(X), script.encode(X))
+    outer = nn.Sequential(script)
+    outer.forward = lambda x: outer[0].encode(x, times=3)
+    assert torch.equal(capture(outer, (X,)).module()(X), script.encode(X, 3))
+    assert 'missing the required "forward"' in refused(script, X).message
+
+
+def test_dynamo_cannot_follow_a_script():
+    for module, loc in ((scripted(Net()), ()), (nn.Sequential(scripted(Net())), ("0",))):
+        with pytest.raises(
+            CaptureError, match=r"the script module Net cannot be followed by Dynamo.*without strict"
+        ) as caught:
+            capture(module, (X, Y), strict=True)
+        assert caught.value.loc == loc
+
+
+def test_a_script_in_inference_ir():
+    script = scripted(Net())
+    program = capture(script, (X, Y), ir="inference")
+    assert_same_outputs(program, script, X, Y)
+    assert "aten.addmm.default" in exporter.operator_counts(program)

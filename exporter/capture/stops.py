@@ -13,6 +13,7 @@ INSTEAD = "change this line, or capture with strict=False, which runs forward an
 
 _RAISED = re.compile(r"(?:got|raised exception) (\w+)\((?:\[ConstantVariable\(\w+: )?(['\"])(.*?)\2")
 _EXPLANATION = re.compile(r"^\s*Explanation: (.+)$", flags=re.MULTILINE)
+_HINT = re.compile(r"^\s*Hint: (Replace .+)$", flags=re.MULTILINE)
 _MORE = re.compile(r"\.(`?) .*$")
 """All sentences but the first."""
 
@@ -51,4 +52,11 @@ def describe_stop(error: TorchDynamoException, symbolic: Symbolic | None, spot: 
         )
     found = _EXPLANATION.search(text)
     reason = _MORE.sub(r"\1", found[1] if found else title).rstrip(".")
+    if symbolic is not None and not symbolic.bound.request.options.strict:
+        return f"Dynamo cannot follow what this operator calls: {reason}", _hint_of(text)
     return reason if reason.startswith("Dynamo ") else f"Dynamo cannot follow forward: {reason}", INSTEAD
+
+
+def _hint_of(text: str) -> str:
+    hint = _HINT.search(text)
+    return f"{hint[1][0].lower()}{hint[1][1:]}" if hint else "change the functions that it is given"

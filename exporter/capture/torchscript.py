@@ -14,9 +14,10 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import filterfalse
 from typing import Any
 
 import torch
@@ -41,10 +42,12 @@ def with_stand_ins(request: Request, run: Callable[[Request], Any]) -> Any:
         run: The pipeline.
 
     Raises:
-        CaptureError: A script module has no ``forward``; or what the pipeline raises, with the interpreter where
+        CaptureError: Dynamo is to follow a script module; or what the pipeline raises, for the interpreter where
             torch's converter does not do either.
     """
     script = request.module
+    if request.options.strict:
+        _refuse_scripts(script)
     with _replaced(script) as module:
         try:
             return run(replace(request, module=module))
@@ -53,9 +56,8 @@ def with_stand_ins(request: Request, run: Callable[[Request], Any]) -> Any:
                 raise
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # torch warns of branches that are decided, and of TorchScript itself
+                    # Of branches that the example decides, and of TorchScript itself.
+                    warnings.simplefilter("ignore")
                     return run(replace(request, module=_converted(script, request)))
             except Exception:  # whatever the converter does not know, or the pipeline refuses again
                 raise error from error.__cause__
@@ -67,24 +69,38 @@ def _replaced(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     if isinstance(module, torch.jit.ScriptModule):
         yield _interpreted(module)
         return
-    places = [(owner, *child) for owner in _modules(module) for child in owner.named_children()]
-    scripts = [place for place in places if isinstance(place[2], torch.jit.ScriptModule)]
-    stand_ins = {id(script): _interpreted(script) for _, _, script in scripts}
-    for owner, key, script in scripts:
+    places = [(owner, key, child) for owner, key, child in _children(module) if _is_script(child)]
+    stand_ins = {id(script): _interpreted(script) for _, _, script in places}
+    for owner, key, script in places:
         owner._modules[key] = stand_ins[id(script)]
     try:
         yield module
     finally:
-        for owner, key, script in scripts:
+        for owner, key, script in places:
             owner._modules[key] = script
 
 
-def _modules(module: object) -> list[torch.nn.Module]:
-    """All modules of a tree but those inside of script modules."""
-    if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
-        return []
-    below = {id(each): each for child in module.children() for each in _modules(child)}
-    return [module, *below.values()]
+def _children(module: object) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Module | None]]:
+    """Every module of a tree with its owner and its key in it; those inside of script modules are left out."""
+    owners = module.modules() if isinstance(module, torch.nn.Module) else ()
+    for owner in filterfalse(_is_script, owners):
+        yield from ((owner, key, child) for key, child in owner._modules.items())
+
+
+def _is_script(module: object) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _refuse_scripts(module: object) -> None:
+    """Refuse what Dynamo cannot follow."""
+    for name, each in module.named_modules() if isinstance(module, torch.nn.Module) else ():
+        if _is_script(each):
+            raise CaptureError(
+                f"the script module {each.original_name} cannot be followed by Dynamo, which reads Python",
+                loc=(name,) if name else (),
+                remedy="capture it without strict",
+                stage="bind",
+            )
 
 
 class _StandIn(torch.nn.Module):
@@ -92,18 +108,22 @@ class _StandIn(torch.nn.Module):
 
     def __init__(self, script: torch.jit.ScriptModule, runner: torch.nn.Module) -> None:
         super().__init__()
-        for name, tensor in _state(script).items():
-            _register(self, name, tensor)
+        tensors = _state(script)
+        # A script that was loaded holds plain tensors as parameters; tied ones are one tensor.
+        parameters = {id(each): _parameter_of(each) for each in script.parameters()}
+        for name, tensor in tensors.items():
+            _register(self, name, parameters.get(id(tensor), tensor))
         self.train(script.training)
         self._runner = (runner,)  # in a tuple, and so no submodule, under whose name the state would appear again
 
-    def run(self, *args: Any) -> Any:
+    def run(self, method: str, *args: Any) -> Any:
+        """Run a method of the script."""
         (runner,) = self._runner
         names = _state(runner)
         state = {name: tensor for name, tensor in _state(self).items() if name in names}
         with _attributes_kept(runner), reparametrize_module(runner, state), optimized_execution(False):
             try:
-                result = runner.forward(*args)
+                result = getattr(runner, method)(*args)
             except RuntimeError as error:
                 raise _in_one_line(error) from error
             assigned = {name: now for name, now in _state(runner).items() if state.get(name, now) is not now}
@@ -113,33 +133,33 @@ class _StandIn(torch.nn.Module):
         return result
 
 
-def _stand_in(script: torch.jit.ScriptModule, runner: torch.nn.Module) -> _StandIn:
-    """Return a stand-in whose class and arguments are called like those of the script."""
-    if not script._c._has_method("forward"):
-        remedy = "define forward, or export another method under this name"
-        raise CaptureError(f"the script module {script.original_name} has no forward", remedy=remedy, stage="bind")
-    signature = signature_of(script)
-
-    def forward(self: _StandIn, *args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return self.run(*bound.args)
-
-    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    forward.__signature__ = inspect.Signature([itself, *signature.parameters.values()])  # type: ignore[attr-defined]
-    kind: Any = type(script.original_name, (_StandIn,), {"forward": forward, "__module__": "__torch__"})
+def _stand_in(script: torch.jit.ScriptModule, runner: torch.nn.Module, methods: Iterable[str]) -> _StandIn:
+    """Return a stand-in whose class, methods and arguments are called like those of the script."""
+    functions = {name: _method(name, signature_of(getattr(script, name))) for name in methods}
+    kind: Any = type(script.original_name, (_StandIn,), {**functions, "__module__": "__torch__"})
     stand_in: _StandIn = kind(script, runner)
     return stand_in
 
 
+def _method(name: str, signature: inspect.Signature) -> Callable[..., Any]:
+    def forward(self: _StandIn, *args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return self.run(name, *bound.args)
+
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    forward.__signature__ = inspect.Signature([itself, *signature.parameters.values()])  # type: ignore[attr-defined]
+    return forward
+
+
 def _interpreted(script: Any) -> _StandIn:
     """Return a stand-in that runs TorchScript's interpreter."""
-    return _stand_in(script, copy.copy(script))  # a copy, because what was compiled for real tensors is cached
+    # A copy, because what was compiled for real tensors is cached.
+    return _stand_in(script, copy.copy(script), script._c._method_names())
 
 
-def signature_of(script: torch.jit.ScriptModule) -> inspect.Signature:
-    """Return the arguments of a script's ``forward``, which ``inspect`` cannot see."""
-    method: Any = script.forward
+def signature_of(method: Any) -> inspect.Signature:
+    """Return the arguments of a script's method, which ``inspect`` cannot see."""
     return inspect.Signature([_parameter(argument) for argument in method.schema.arguments[1:]])
 
 
@@ -152,7 +172,7 @@ def _converted(script: torch.jit.ScriptModule, request: Request) -> _StandIn:
     """Return a stand-in that runs torch's translation of a script."""
     torchs = torchscript_converter()
     load: Any = torch.jit.load
-    bound = signature_of(script).bind(*request.args, **request.kwargs)
+    bound = signature_of(script.forward).bind(*request.args, **request.kwargs)
     bound.apply_defaults()
     # A copy, because the converter rewrites the script in place.
     converter = torchs.TS2EPConverter(load(io.BytesIO(script.save_to_buffer())), bound.args)
@@ -166,15 +186,16 @@ def _converted(script: torch.jit.ScriptModule, request: Request) -> _StandIn:
         converter.name_to_constant,
         names,
     ).convert()
-    return _stand_in(script, graph_module)
+    return _stand_in(script, graph_module, ["forward"])
 
 
 def _in_one_line(error: RuntimeError) -> CaptureError:
     """Return what the interpreter says in many lines; it has no word for what was raised in Python, as fakes do."""
     _, _, reason = str(error).rpartition("RuntimeError:")
     places = [f"{os.path.basename(file)}:{line}" for file, line in _PLACE.findall(str(error))]
+    told = f": {reason.strip()}" if reason.strip() else ""
     return CaptureError(
-        f"TorchScript's interpreter failed: {reason.strip() or 'an operation needs the values of a tensor'}",
+        f"TorchScript's interpreter cannot run this over tensors without data{told}",
         loc=tuple(places[-1:]),
         remedy="call the script with the same arguments; if that works, capture the module that it was made of",
     )
@@ -195,6 +216,12 @@ def _attributes_kept(module: torch.nn.Module) -> Iterator[None]:
 def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     parameters, buffers = (get(remove_duplicate=False) for get in (module.named_parameters, module.named_buffers))
     return {**dict(parameters), **dict(buffers)}
+
+
+def _parameter_of(tensor: torch.Tensor) -> torch.nn.Parameter:
+    if isinstance(tensor, torch.nn.Parameter):
+        return tensor
+    return torch.nn.Parameter(tensor, requires_grad=tensor.requires_grad)
 
 
 def _register(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
