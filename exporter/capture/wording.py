@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def words_of(symbolic: Symbolic | None) -> Words:
     return words
 
 
-def locals_in_words(variables: dict[str, Any]) -> Words:
+def locals_in_words(variables: Mapping[str, Any]) -> Words:
     """What the user's variables call the symbols that they hold."""
     words: Words = {}
     for name, value in variables.items():
