@@ -95,7 +95,7 @@ def _by_item(x):
 
 
 def _asserts(x):
-    assert x.shape[0] > 5
+    assert x.shape[0] > 50
     return x
 
 
@@ -104,7 +104,7 @@ STOPS: dict[str, tuple[Any, str, str]] = {
     "an error of an operator": (lambda x: x @ ones(7, 7), "forward raised RuntimeError: a and b must", "call"),
     "a branch": (lambda x: x if x.sum() > 0 else -x, "decides by a value of a tensor", "torch.cond"),
     "a branch on a number": (_by_item, "known only at run time: count > 3", "torch._check(count > 3)"),
-    "an assert of a size": (_asserts, "asserts what does not hold", "narrow the range"),
+    "an assert of a size": (_asserts, "`assert x.shape[0] > 50`", "pass an example that does"),
     "a graph break": (lambda x: torch._dynamo.graph_break() or x, "User-inserted graph break", "strict=False"),
     "a call that Dynamo does not know": (lambda x: x + os.getpid(), "does not know how to trace", "strict=False"),
     "a value that is needed": (lambda x: x.tolist()[0], "does not support tracing `tolist()`", "strict=False"),

@@ -24,7 +24,6 @@ from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
 from exporter.capture.tracer import frame_walking, in_stack_traces
 from exporter.torch_internals import (
     FunctionalTensor,
-    PropagateUnbackedSymInts,
     access_subclass_inner_tensor,
     get_proxy_mode,
     get_proxy_slot,
@@ -60,8 +59,7 @@ def trace(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     request, specs = symbolic.bound.request, Specs()
-    interpreter = PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter
-    root = Root(symbolic.module, symbolic.method, interpreter)
+    root = Root(symbolic.module, symbolic.method, symbolic.mode if request.options.strict else None)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     inputs = (*state.values(), *symbolic.fakes)
@@ -98,7 +96,6 @@ def _runner(root: Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[
 @contextmanager
 def _graph_running(symbolic: Symbolic) -> Iterator[dict[str, str]]:
     """The graph that Dynamo made calls operators, and does nothing else."""
-    symbolic.mode.epoch += 1  # a value that is not known meets its symbol again, and no memo from Dynamo's run
     with tracing_environment(symbolic.mode):
         yield {}
 
