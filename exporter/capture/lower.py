@@ -6,7 +6,8 @@ written back. AOTAutograd runs the module twice, once to learn what it changes a
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import dataclasses
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ class _Root(Root):
         attributes: To which attributes ``forward`` assigns a tensor.
     """
 
-    def __init__(self, module: torch.nn.Module, method: str) -> None:
-        super().__init__(module, method)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.assigned: set[str] = set()
         self.detached: set[int] = set()
         self.attributes: list[str] = []
@@ -88,7 +89,8 @@ def lower(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     request = symbolic.bound.request
-    root, specs = _Root(symbolic.module, symbolic.method), Specs()
+    strict, specs = request.options.strict, Specs()
+    root = _Root(symbolic.module, symbolic.method, symbolic.mode if strict else None)
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
@@ -97,7 +99,7 @@ def lower(symbolic: Symbolic) -> Traced:
         tracepoints(symbolic, specs),
         in_stack_traces(request.method),
         tracing_environment(symbolic.mode),
-        RewriteCalls(),
+        nullcontext() if strict else RewriteCalls(),
         reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
@@ -108,7 +110,10 @@ def lower(symbolic: Symbolic) -> Traced:
         _check_shapes_kept(symbolic, joint._aot_state.fw_metadata)
         graph_module, metadata = aot_stage2_export(joint._aot_state, joint._aot_graph_capture)
     warn_of_assignments(root.attributes)
-    restore_module_paths(graph_module.graph)
+    if strict:
+        _describe_without_root(graph_module.graph)
+    else:
+        restore_module_paths(graph_module.graph)
     outputs = _outputs(symbolic, graph_module, metadata)
     if root.assigned or root.detached:
         _return_values(graph_module.graph, outputs, root)
@@ -170,6 +175,14 @@ def _copies_all(node: torch.fx.Node) -> bool:
     """Whether nothing of the destination is left: neither its dtype nor its shape."""
     target, source = (each.meta["val"] for each in node.args[:2])
     return source.dtype == target.dtype and source.shape == target.shape
+
+
+def _describe_without_root(graph: torch.fx.Graph) -> None:
+    """Where Dynamo made the graph, AOTAutograd's descriptions of inputs name the state as Dynamo does."""
+    for node in graph.find_nodes(op="placeholder"):
+        described = node.meta.get("desc")
+        if name := getattr(described, "target", ""):
+            node.meta["desc"] = dataclasses.replace(described, target=name.removeprefix(f"{ROOT}."))
 
 
 def _inherit(graph_module: torch.fx.GraphModule, source: torch.fx.GraphModule) -> None:
