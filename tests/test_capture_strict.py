@@ -16,7 +16,7 @@ from exporter.capture import capture
 from schema.errors import CaptureError
 from tests.capture_cases import CASES, Case, Module, both
 from tests.capture_refusals import ones, raises
-from tests.databases.samples import EXAMPLES, Mode, example, module_samples
+from tests.databases.samples import EXAMPLES, Mode, Sample, example, module_samples
 from tests.models import cases
 from tests.program_equality import assert_equal_programs
 
@@ -53,6 +53,31 @@ def test_export_db_equals_torch(name):
 def test_modules_equal_torch(name):
     for sample in module_samples(name):
         assert_equal_programs(sample.by_us(STRICT), sample.by_torch(STRICT), same_tensors=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["named_dims", "nonzero", "tied_weights", "train_mode", "buffers_of_all_kinds"])
+def test_inference_equals_torch(name):
+    made = CASES[name]()
+    sample = Sample(name, made.module, made.args, made.kwargs, made.shapes)
+    mode = Mode(strict=True, ir="inference")
+    assert_equal_programs(sample.by_us(mode), sample.by_torch(mode), same_tensors=True)
+
+
+def test_another_method_is_followed():
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+
+        def encode(self, x, *, scale):
+            return self.linear(x) * scale
+
+    module, args, kwargs = Encoder(), (ones(2, 3),), {"scale": ones(3)}
+    module.register_forward_hook(raises)
+    program = capture(module, args, kwargs, strict=True, method="encode")
+    torch.testing.assert_close(program.module()(*args, **kwargs), module.encode(*args, **kwargs))
+    assert program.graph_module.code == capture(module, args, kwargs, method="encode").graph_module.code
 
 
 @pytest.mark.filterwarnings("ignore:A model attribute")
