@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import Bound, Leaf, Symbolic
+from exporter.capture.artifacts import Bound, Leaf, Request, Symbolic
 from exporter.capture.dynamo import leaf_of, read_bytecode
 from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
@@ -38,7 +38,7 @@ def follow(bound: Bound) -> Symbolic:
     module = bound.request.module
     examples = [_example(leaf) for leaf in bound.leaves]
     with marked(bound), following_environment(deferred_asserts=bound.request.options.deferred_asserts):
-        followed = read_bytecode(module, bound.in_spec, examples, _constraints(bound))
+        followed = read_bytecode(_called(bound.request), bound.in_spec, examples, _constraints(bound))
     graph_module, mode = followed.graph_module, followed.mode or new_mode(bound)
     shape_env = mode.shape_env
     assert shape_env is not None
@@ -57,6 +57,18 @@ def follow(bound: Bound) -> Symbolic:
         state=state_of(graph_module, mode),
         equalities=equalities,
     )
+
+
+def _called(request: Request) -> torch.nn.Module:
+    """Return what Dynamo is to call: the module, or a twin of it that has another method for ``forward``, and no hooks."""
+    module, name = request.module, request.options.method
+    if name == "forward":
+        return module
+    kind = type(module)
+    facts = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "forward": getattr(kind, name)}
+    twin: torch.nn.Module = object.__new__(type(kind.__name__, (kind,), facts))
+    twin.__dict__ = vars(module) | {key: value for key, value in vars(torch.nn.Module()).items() if "_hooks" in key}
+    return twin
 
 
 def _example(leaf: Leaf) -> Any:

@@ -6,7 +6,8 @@ written back. AOTAutograd runs the module twice, once to learn what it changes a
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import dataclasses
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -49,7 +50,9 @@ class _Root(Root):
     """
 
     def __init__(self, symbolic: Symbolic) -> None:
-        super().__init__(symbolic.module, symbolic.method)
+        super().__init__(
+            symbolic.module, symbolic.method, symbolic.mode if symbolic.bound.request.options.strict else None
+        )
         self.symbolic = symbolic
         self.assigned: set[str] = set()
         self.detached: set[int] = set()
@@ -111,7 +114,8 @@ def lower(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     _check_plain(symbolic)
-    request, specs = symbolic.bound.request, Specs()
+    request = symbolic.bound.request
+    strict, specs = request.options.strict, Specs()
     root = _Root(symbolic)
     arguments = [_argument(symbolic, index, fake) for index, fake in enumerate(symbolic.fakes)]
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
@@ -121,7 +125,7 @@ def lower(symbolic: Symbolic) -> Traced:
         tracepoints(symbolic, specs),
         in_stack_traces(request),
         tracing_environment(symbolic.mode),
-        RewriteCalls(),
+        nullcontext() if strict else RewriteCalls(),
         reparametrize_module(root, state, stack_weights=True),  # a tied module is put back in the reverse order
         functorch_config.patch(decompose_custom_triton_ops=False),
         torch.no_grad(),
@@ -134,7 +138,10 @@ def lower(symbolic: Symbolic) -> Traced:
         graph_module, metadata = aot_stage2_export(joint._aot_state, joint._aot_graph_capture)
     warn_of_assignments(root.attributes)
     drop_unused(graph_module.graph)
-    restore_module_paths(graph_module.graph)
+    if strict:
+        _describe_without_root(graph_module.graph)
+    else:
+        restore_module_paths(graph_module.graph)
     outputs = _outputs(symbolic, graph_module, metadata)
     _return_values(graph_module.graph, outputs, root)
     if isinstance(symbolic.module, torch.fx.GraphModule):
@@ -268,6 +275,14 @@ def _is_whole_copy(node: torch.fx.Node, written: list[Any]) -> bool:
         and node.args[1].op == "call_function"  # type: ignore[union-attr]
         and node.args[1] not in written
     )
+
+
+def _describe_without_root(graph: torch.fx.Graph) -> None:
+    """Where Dynamo made the graph, AOTAutograd's descriptions of inputs name the state as Dynamo does."""
+    for node in graph.find_nodes(op="placeholder"):
+        described = node.meta.get("desc")
+        if name := getattr(described, "target", ""):
+            node.meta["desc"] = dataclasses.replace(described, target=name.removeprefix(f"{ROOT}."))
 
 
 def _inherit(graph_module: torch.fx.GraphModule, source: torch.fx.GraphModule) -> None:

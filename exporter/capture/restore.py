@@ -14,6 +14,7 @@ from exporter.capture.symbolize import state_of
 from exporter.torch_internals import COPIED_METADATA, STRAY_STATE_IS_PERSISTENT, HigherOrderOperator
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER)
+_CONSTANTS = (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
 _BUFFER, _CONSTANT = "b_", "c_"
 """How names of placeholders begin."""
 
@@ -57,17 +58,20 @@ def _inherit_metadata(named: Named) -> None:
 
 
 def _restore_state(named: Named, own: State) -> None:
-    names = _names_of(own)
+    by_tensor = _names_of(own)
+    names = {traced: by_tensor.get(id(tensor)) for traced, tensor in named.symbolic.state.real.items()}
     for spec in named.signature.input_specs:
         if spec.kind not in _STATE:
             continue
-        name = names.get(id(named.symbolic.state.real[str(spec.target)]))
+        name = names[str(spec.target)]
         if name is None:
             spec.kind = InputKind.CONSTANT_TENSOR
             spec.persistent = spec.persistent if STRAY_STATE_IS_PERSISTENT else None
         else:
             spec.target = name
             spec.persistent = name not in own.volatile if spec.kind is InputKind.BUFFER else None
+    for output in named.signature.output_specs:
+        output.target = names.get(str(output.target), output.target)
 
 
 def _names_of(state: State) -> dict[int, str]:
@@ -84,12 +88,16 @@ def _restore_constants(named: Named, own: State) -> dict[str, Any]:
     names = constant_names(named.symbolic.bound.request.module)
     volatile = [str(spec.target) for spec in specs if spec.kind is InputKind.BUFFER and not spec.persistent]
     constants = {name: own.real[name] for name in volatile}
+    fakes = {node.name: node.meta["val"] for node in named.graph_module.graph.find_nodes(op="placeholder")}
     for spec in specs:
-        if spec.kind is InputKind.CONSTANT_TENSOR:
+        if spec.kind in _CONSTANTS:
             value = found[str(spec.target)]
             targets = names.get(id(value), [str(spec.target)])
             spec.target = targets[0]
-            constants |= dict.fromkeys(targets, value.detach() if isinstance(value, torch.nn.Parameter) else value)
+            if isinstance(value, torch.nn.Parameter):
+                value = value.detach()
+                fakes[spec.arg.name].requires_grad = False
+            constants |= dict.fromkeys(targets, value)
     return constants
 
 

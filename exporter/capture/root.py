@@ -9,7 +9,14 @@ import torch
 
 from exporter.capture.paths import loc_of
 from exporter.capture.registration import how_to_register
-from exporter.torch_internals import FakeScriptObject, check_input_constraints_pre_hook, get_proxy_mode, pytree
+from exporter.torch_internals import (
+    FakeScriptObject,
+    FakeTensorMode,
+    PropagateUnbackedSymInts,
+    check_input_constraints_pre_hook,
+    get_proxy_mode,
+    pytree,
+)
 from schema.errors import CaptureError
 
 ROOT = "_export_root"
@@ -23,19 +30,15 @@ _OUTPUTS = (torch.Tensor, *_SYMBOLS, bool, int, float, str, type(None), FakeScri
 class Root(torch.nn.Module):
     """Calls the user's module, flattens what it returns and remembers the structure.
 
-    A graph is interpreted, node by node, so that the new nodes inherit the metadata of the old ones.
+    A graph is interpreted, node by node, so that the new nodes inherit the metadata of the old ones. If Dynamo made the
+    graph, it did so under ``mode``, and the symbols of data-dependent values are those that Dynamo met.
     """
 
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        method: str = "forward",
-        interpreter: type[torch.fx.Interpreter] = torch.fx.Interpreter,
-    ) -> None:
+    def __init__(self, module: torch.nn.Module, method: str = "forward", mode: FakeTensorMode | None = None) -> None:
         super().__init__()
         self._export_root = module
         self._method = method
-        self._interpreter = interpreter
+        self._mode = mode
         self.out_spec: pytree.TreeSpec | None = None
 
     def call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -58,8 +61,12 @@ class Root(torch.nn.Module):
     def _interpret(self, module: torch.fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if check_input_constraints_pre_hook in module._forward_pre_hooks.values():
             check_input_constraints_pre_hook(module, args, kwargs)
+        interpreter = torch.fx.Interpreter
+        if self._mode is not None:
+            interpreter = PropagateUnbackedSymInts
+            self._mode.epoch += 1  # forget which values are known from the last run
         with torch.fx.traceback.preserve_node_meta():
-            return self._interpreter(module).run(*args, *kwargs.values())
+            return interpreter(module).run(*args, *kwargs.values())
 
 
 def restore_module_paths(graph: torch.fx.Graph) -> None:

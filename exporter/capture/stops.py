@@ -46,10 +46,7 @@ def describe_stop(error: TorchDynamoException, symbolic: Symbolic | None, spot: 
     if title.startswith("Data-dependent branching"):
         return describe_decision(None, spot, symbolic)
     if title.startswith("Assertion failed on symbolic shapes"):
-        return (
-            f"the module asserts what does not hold for all the sizes that dynamic_shapes admits: `{spot.code}`",
-            "narrow the range in dynamic_shapes, or use Dim.AUTO and torch._check in place of assert",
-        )
+        return f"the example does not satisfy what the module asserts: `{spot.code}`", "pass an example that does"
     found = _EXPLANATION.search(text)
     reason = _MORE.sub(r"\1", found[1] if found else title).rstrip(".")
     if symbolic is not None and not symbolic.bound.request.options.strict:

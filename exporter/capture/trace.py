@@ -25,7 +25,6 @@ from exporter.capture.tracer import frugal_tracing, in_stack_traces
 from exporter.capture.unused import drop_unused
 from exporter.torch_internals import (
     FunctionalTensor,
-    PropagateUnbackedSymInts,
     get_proxy_mode,
     get_proxy_slot,
     lazy_graph_modules,
@@ -52,8 +51,7 @@ def trace(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     request, specs = symbolic.bound.request, Specs()
-    interpreter = PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter
-    root = Root(symbolic.module, symbolic.method, interpreter)
+    root = Root(symbolic.module, symbolic.method, symbolic.mode if request.options.strict else None)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     inputs = (*state.values(), *symbolic.fakes)
@@ -91,7 +89,6 @@ def _runner(root: Root, names: tuple[str, ...], symbolic: Symbolic) -> Callable[
 @contextmanager
 def _graph_running(symbolic: Symbolic) -> Iterator[dict[str, str]]:
     """The graph that Dynamo made calls operators, and does nothing else."""
-    symbolic.mode.epoch += 1  # a value that is not known meets its symbol again, and no memo from Dynamo's run
     with tracing_environment(symbolic.mode):
         yield {}
 
