@@ -17,7 +17,17 @@ from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
 from exporter.capture.marks import marked
 from exporter.capture.symbolize import new_mode, state_of
-from exporter.torch_internals import DimConstraint, IntWrapper, ShapeEnv, Source, StrictMinMaxConstraint, ValueRanges
+from exporter.capture.tracepoints import tracepoints
+from exporter.torch_internals import (
+    DimConstraint,
+    FollowedSpecs,
+    IntWrapper,
+    ShapeEnv,
+    Source,
+    StrictMinMaxConstraint,
+    ValueRanges,
+    fake_script_object,
+)
 
 _ROOT = "L['self']"
 """What Dynamo calls the module."""
@@ -37,8 +47,9 @@ def follow(bound: Bound) -> Symbolic:
     """
     module = bound.request.module
     examples = [_example(leaf) for leaf in bound.leaves]
-    with marked(bound), following_environment(deferred_asserts=bound.request.options.deferred_asserts):
-        followed = read_bytecode(module, bound.in_spec, examples, _constraints(bound))
+    environment = following_environment(deferred_asserts=bound.request.options.deferred_asserts)
+    with tracepoints(bound.request, FollowedSpecs()), marked(bound), environment:
+        followed = read_bytecode(module, bound.request.options.method, bound.in_spec, examples, _constraints(bound))
     graph_module, mode = followed.graph_module, followed.mode or new_mode(bound)
     shape_env = mode.shape_env
     assert shape_env is not None
@@ -56,6 +67,7 @@ def follow(bound: Bound) -> Symbolic:
         sources=sources,
         state=state_of(graph_module, mode),
         equalities=equalities,
+        specs=graph_module.meta["module_call_specs"],
     )
 
 
@@ -92,7 +104,9 @@ def _complete_metadata(graph_module: torch.fx.GraphModule, mode: Any, kind: type
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
         if "val" not in node.meta and not isinstance(value, torch.nn.Module):
-            node.meta["val"] = mode.from_tensor(value, static_shapes=True)
+            is_tensor = isinstance(value, torch.Tensor)
+            fake = mode.from_tensor(value, static_shapes=True) if is_tensor else fake_script_object(mode, value)
+            node.meta["val"] = fake
 
 
 def _add_root(node: torch.fx.Node, kind: type) -> None:

@@ -88,13 +88,13 @@ def lower(symbolic: Symbolic) -> Traced:
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
     request = symbolic.bound.request
-    root, specs = _Root(symbolic.module, symbolic.method), Specs()
+    root, specs = _Root(symbolic.module, symbolic.method), Specs(symbolic.specs)
     args, kwargs = pytree.tree_unflatten(symbolic.fakes, symbolic.bound.in_spec)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        tracepoints(request, specs),
         in_stack_traces(request.method),
         tracing_environment(symbolic.mode),
         RewriteCalls(),

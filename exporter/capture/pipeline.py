@@ -137,10 +137,7 @@ def _stages(options: Options) -> Iterator[Stage]:
 
 
 def _check_available(options: Options) -> None:
-    for option, missing in (
-        ("strict", options.strict and bool(options.preserve)),
-        ("joint_loss_index", options.joint_loss is not None),
-    ):
+    for option, missing in (("joint_loss_index", options.joint_loss is not None),):
         if missing:
             raise CaptureError(f"{option} is not available yet", loc=(option,), remedy="leave it out", stage=STAGES[0])
 

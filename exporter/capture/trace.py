@@ -59,7 +59,7 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    request, specs = symbolic.bound.request, Specs()
+    request, specs = symbolic.bound.request, Specs(symbolic.specs)
     interpreter = PropagateUnbackedSymInts if request.options.strict else torch.fx.Interpreter
     root = Root(symbolic.module, symbolic.method, interpreter)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
@@ -110,7 +110,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
         module_kept(symbolic.module),
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        tracepoints(symbolic.bound.request, specs),
         in_stack_traces(symbolic.bound.request.method),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
