@@ -52,3 +52,4 @@ def describe_stop(error: TorchDynamoException, symbolic: Symbolic | None, spot: 
     found = _EXPLANATION.search(text)
     reason = _MORE.sub(r"\1", found[1] if found else title).rstrip(".")
     return reason if reason.startswith("Dynamo ") else f"Dynamo cannot follow forward: {reason}", INSTEAD
+
