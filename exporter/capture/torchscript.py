@@ -41,10 +41,17 @@ def with_stand_ins(request: Request, run: Callable[[Request], Any]) -> Any:
         run: The pipeline.
 
     Raises:
-        CaptureError: A script module has no ``forward``; or what the pipeline raises, with the interpreter where
-            torch's converter does not do either.
+        CaptureError: A script module has no ``forward``, or another method is wanted; or what the pipeline raises,
+            with the interpreter where torch's converter does not do either.
     """
     script = request.module
+    if isinstance(script, torch.jit.ScriptModule) and request.options.method != "forward":
+        raise CaptureError(
+            "of a TorchScript module only forward can be captured",
+            loc=("method",),
+            remedy="capture the module that it was made of",
+            stage="bind",
+        )
     with _replaced(script) as module:
         try:
             return run(replace(request, module=module))
