@@ -131,7 +131,7 @@ def export(
     if methods is None:
         call = Call(args, kwargs, dynamic_shapes)
         programs = capture_methods(module, {method: call}, **options)
-    elif args or kwargs or dynamic_shapes or method != "forward":
+    elif args or kwargs or dynamic_shapes is not None or method != "forward":
         raise UsageError(
             "methods= stands in place of args, kwargs, dynamic_shapes and method=", remedy="put them into a Call"
         )

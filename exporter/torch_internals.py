@@ -26,6 +26,7 @@ import torch._refs
 import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
 import torch.distributed
+import torch.export._trace
 import torch.export._unlift
 import torch.export.dynamic_shapes
 import torch.fx._lazy_graph_module
@@ -129,10 +130,12 @@ __all__ = [
     "DynamicOutputShapeException",
     "DynamoGraphTransformer",
     "DynamoRoot",
+    "DynamoRootResult",
     "EqualityConstraint",
     "FakeScriptObject",
     "FakeTensor",
     "FakeTensorMode",
+    "FollowedSpecs",
     "FunctionalTensor",
     "GetItemSource",
     "GuardOnDataDependentSymNode",
@@ -320,6 +323,9 @@ is_torchbind_object: Any = fake_class_registry._is_script_object
 traces_with_itself: Any = fake_class_registry.tracing_with_real
 _opaque: Any = opaque_object
 _renamed = VERSION >= (2, 15)
+FollowedSpecs: Any = torch.export._trace._ExportModuleSpecTrackerDict
+"""The one type of dictionary that Dynamo lets a module fill while it is followed, and returns."""
+
 is_opaque_value: Any = _opaque.is_custom_class_obj if _renamed else _opaque.is_opaque_value
 is_opaque_reference_type: Any = _opaque.is_opaque_symbolic_type if _renamed else _opaque.is_opaque_reference_type
 opaque_type_name: Any = _opaque.get_opaque_type_name
@@ -375,6 +381,7 @@ compile_context: Any = _compile_context
 metrics_context: Any = torch._dynamo.utils.get_metrics_context
 DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
 """The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
+DynamoRootResult: Any = torch._dynamo.functional_export.ExportTracerOutput
 DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
 DYNAMO_FOLDER = os.path.dirname(str(torch._dynamo.__file__))
 FIRST_COMPILATION: Any = CompileId(frame_id=0, frame_compile_id=0)

@@ -122,7 +122,7 @@ def symbolic(number: Any, expression: Any, shape_env: ShapeEnv) -> Any:
     from torch.fx.experimental.sym_node import SymNode
 
     wrap = {int: torch.SymInt, float: torch.SymFloat}.get(type(number))
-    return wrap(SymNode(expression, shape_env, type(number), number)) if wrap else number
+    return wrap(SymNode(expression, shape_env, type(number), number)) if wrap else number  # type: ignore[no-untyped-call]
 
 
 def shape_guard(expression: Any) -> Any:

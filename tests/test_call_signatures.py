@@ -152,6 +152,16 @@ def assert_unflattens(program: torch.export.ExportedProgram, module: nn.Module) 
     return unflattened
 
 
+@pytest.mark.parametrize("name", ["below", "both_names", "hooked"])
+def test_equals_torch_and_unflattens_in_strict_mode(name):
+    kind, paths, shapes = CASES[name]
+    how = {"dynamic_shapes": shapes, "preserve_module_call_signature": paths, "strict": True}
+    module = kind()
+    program = capture(module, (ones(),), **how)
+    assert_equal_programs(program, torch.export.export(module, (ones(),), **how), same_tensors=True)
+    assert_unflattens(program, module)
+
+
 @pytest.mark.parametrize("ir", ["training", "inference"])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_torch_and_unflattens(name, ir):

@@ -13,6 +13,7 @@ from exporter.capture import capture
 from exporter.torch_internals import VERSION
 from schema.errors import CaptureError, UnsupportedError
 from tests.capture_cases import Case, Module, both
+from tests.program_equality import assert_equal_programs
 
 nn = torch.nn
 
@@ -212,6 +213,17 @@ def test_script_objects_are_captured_and_not_saved(make, script, tmp_path):
     torch.testing.assert_close(*(list(values)[:1] for values in (actual, expected)))
     with pytest.raises(UnsupportedError, match=r"_Foo|_TensorQueue"):
         exporter.save(program, tmp_path / "program.safetensors")
+
+
+@pytest.mark.parametrize("make", [takes_an_object, returns_its_object, holds_objects])
+def test_script_objects_are_captured_in_strict_mode(make, script):
+    """torch's own program of a module that holds one cannot be run: it holds the fakes of the trace."""
+    case = make(script)
+    program = capture(case.module, case.args, case.kwargs, strict=True)
+    if make is takes_an_object:
+        assert_equal_programs(program, torch.export.export(case.module, case.args, case.kwargs, strict=True))
+    actual, expected = program.module()(*case.args, **case.kwargs), case.module(*case.args, **case.kwargs)
+    torch.testing.assert_close(*(list(values)[:1] for values in (actual, expected)))
 
 
 def test_an_object_of_the_module_is_not_taken_for_an_input_of_its_name(script):

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 import torch
 from torch.export import Dim
+from torch.export._trace import _export
 
 import archive
 import exporter
@@ -40,7 +41,7 @@ class Model(nn.Module):
         self.register_buffer("count", torch.zeros(()))
 
     def forward(self, x):
-        self.count += 1
+        self.count.add_(1)
         return self.head(self.body(x))
 
     encode = Written.forward
@@ -70,24 +71,32 @@ def image() -> torch.Tensor:
 BATCH = Dim("batch", min=1, max=9)
 
 
-@pytest.mark.parametrize("ir", ["training", "inference"])
-def test_a_method_equals_what_torch_makes_of_it_as_forward(ir):
-    module, patched = model(), model()
-    patched.forward = patched.encode
-    shapes = {"image": {0: BATCH}, "scale": None}
-    program = capture(module, (image(),), {"scale": 3.0}, dynamic_shapes=shapes, method="encode", ir=ir)
-    expected = torch.export._trace._export(
-        patched, (image(),), {"scale": 3.0}, dynamic_shapes=shapes, strict=False, pre_dispatch=ir == "training"
-    )
-    assert_equal_programs(program, expected)
+@pytest.mark.parametrize(
+    ("options", "of_torch"),
+    [
+        ({}, {"strict": False, "pre_dispatch": True}),
+        ({"ir": "inference"}, {"strict": False, "pre_dispatch": False}),
+        ({"strict": True}, {"strict": True, "pre_dispatch": True}),
+    ],
+)
+def test_a_method_equals_what_torch_makes_of_it_as_forward(options, of_torch):
+    module = model()
+    patched = type("Model", (Model,), {"forward": Model.encode, "__module__": __name__})
+    how = {"kwargs": {"scale": 3.0}, "dynamic_shapes": {"image": {0: BATCH}, "scale": None}}
+    program = capture(module, (image(),), method="encode", **how, **options)
     x = torch.randn(5, 4)
     torch.testing.assert_close(program.module()(x, scale=3.0), module.encode(x, scale=3.0))
+    module.__class__ = patched
+    expected = _export(module, (image(),), **how, **of_torch)
+    # A line of the root stands in the stack traces of strict mode, and the roots differ.
+    assert_equal_programs(program, expected, same_tensors=True, stack_traces="strict" not in options)
 
 
-def test_a_method_may_call_forward():
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_method_may_call_forward(strict):
     """torch has no way to say this: where the method stands in for forward, it calls itself without end."""
     module = model()
-    program = capture(module, (image(),), method="refine")
+    program = capture(module, (image(),), method="refine", strict=strict)
     torch.testing.assert_close(program.module()(image()), module.refine(image()))
     assert module.count == 4
     assert "body.0.weight" in program.state_dict
@@ -141,6 +150,12 @@ def test_errors_name_the_method():
     with pytest.raises(CaptureError) as caught:
         capture(model(), (image(), 1))
     assert caught.value.method == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_another_method_of_a_script_is_refused():
+    with pytest.raises(CaptureError, match="only forward can be captured"):
+        capture(torch.jit.trace(nn.Linear(4, 4), (image(),)), (image(),), method="encode")
 
 
 def test_a_function_is_refused_and_a_method_is_told_apart():

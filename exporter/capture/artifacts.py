@@ -156,6 +156,7 @@ class Symbolic:
         state: The module's parameters and buffers.
         equalities: Which sizes the specification makes equal to one another, or a function of one another.
         objects: The script objects that modules hold, by qualified name.
+        specs: How preserved submodules are called, as far as that is known before the trace: their tree specs.
     """
 
     bound: Bound
@@ -167,6 +168,7 @@ class Symbolic:
     state: State
     equalities: EqualityConstraint
     objects: dict[str, Faked] = field(default_factory=dict)
+    specs: dict[str, dict[str, pytree.TreeSpec]] = field(default_factory=dict)
 
     @property
     def method(self) -> str:

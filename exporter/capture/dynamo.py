@@ -19,6 +19,7 @@ from exporter.torch_internals import (
     CompileContext,
     DynamoGraphTransformer,
     DynamoRoot,
+    DynamoRootResult,
     FakeTensorMode,
     GetItemSource,
     TracingContext,
@@ -61,19 +62,35 @@ class _Backend:
         return graph_module
 
 
+class _MethodRoot(DynamoRoot):  # type: ignore[misc]
+    """Calls a method of the module that is not ``forward``."""
+
+    def __init__(self, module: torch.nn.Module, in_spec: pytree.TreeSpec, method: str) -> None:
+        super().__init__(module, in_spec)
+        self._method = method
+
+    def forward(self, *flat_args: Any) -> Any:
+        args, kwargs = pytree.tree_unflatten(flat_args, self.in_spec)
+        res = getattr(self._export_root, self._method)(*args, **kwargs)
+        leaves, out_spec = pytree.tree_flatten(res)
+        return DynamoRootResult(leaves, out_spec)
+
+
 def read_bytecode(
-    module: torch.nn.Module, in_spec: pytree.TreeSpec, leaves: Sequence[Any], constraints: list[Any]
+    module: torch.nn.Module, method: str, in_spec: pytree.TreeSpec, leaves: Sequence[Any], constraints: list[Any]
 ) -> Followed:
-    """Let Dynamo capture a module as one graph.
+    """Let Dynamo capture a method of a module as one graph.
 
     Args:
         module: The module.
+        method: The method.
         in_spec: The structure of ``(args, kwargs)``.
         leaves: Their leaves.
         constraints: Which sizes of the leaves vary within a range.
     """
     backend = _Backend()
-    facts = _read(DynamoRoot(module, in_spec), tuple(leaves), constraints, backend)
+    root = DynamoRoot(module, in_spec) if method == "forward" else _MethodRoot(module, in_spec, method)
+    facts = _read(root, tuple(leaves), constraints, backend)
     order = _order(facts.graph_input_idx_to_local_source)
     flat = DynamoGraphTransformer(
         backend.graph_module,

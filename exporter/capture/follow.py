@@ -11,13 +11,23 @@ from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import Bound, Leaf, Request, Symbolic
+from exporter.capture.artifacts import Bound, Leaf, Symbolic
 from exporter.capture.dynamo import leaf_of, read_bytecode
 from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
 from exporter.capture.marks import marked
 from exporter.capture.symbolize import new_mode, state_of
-from exporter.torch_internals import DimConstraint, IntWrapper, ShapeEnv, Source, StrictMinMaxConstraint, ValueRanges
+from exporter.capture.tracepoints import tracepoints
+from exporter.torch_internals import (
+    DimConstraint,
+    FollowedSpecs,
+    IntWrapper,
+    ShapeEnv,
+    Source,
+    StrictMinMaxConstraint,
+    ValueRanges,
+    fake_script_object,
+)
 
 _ROOT = "L['self']"
 """What Dynamo calls the module."""
@@ -37,8 +47,9 @@ def follow(bound: Bound) -> Symbolic:
     """
     module = bound.request.module
     examples = [_example(leaf) for leaf in bound.leaves]
-    with marked(bound), following_environment(deferred_asserts=bound.request.options.deferred_asserts):
-        followed = read_bytecode(_called(bound.request), bound.in_spec, examples, _constraints(bound))
+    environment = following_environment(deferred_asserts=bound.request.options.deferred_asserts)
+    with tracepoints(bound.request, FollowedSpecs()), marked(bound), environment:
+        followed = read_bytecode(module, bound.request.options.method, bound.in_spec, examples, _constraints(bound))
     graph_module, mode = followed.graph_module, followed.mode or new_mode(bound)
     shape_env = mode.shape_env
     assert shape_env is not None
@@ -56,19 +67,8 @@ def follow(bound: Bound) -> Symbolic:
         sources=sources,
         state=state_of(graph_module, mode),
         equalities=equalities,
+        specs=graph_module.meta["module_call_specs"],
     )
-
-
-def _called(request: Request) -> torch.nn.Module:
-    """Return what Dynamo is to call: the module, or a twin of it that has another method for ``forward``, and no hooks."""
-    module, name = request.module, request.options.method
-    if name == "forward":
-        return module
-    kind = type(module)
-    facts = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "forward": getattr(kind, name)}
-    twin: torch.nn.Module = object.__new__(type(kind.__name__, (kind,), facts))
-    twin.__dict__ = vars(module) | {key: value for key, value in vars(torch.nn.Module()).items() if "_hooks" in key}
-    return twin
 
 
 def _example(leaf: Leaf) -> Any:
@@ -104,7 +104,9 @@ def _complete_metadata(graph_module: torch.fx.GraphModule, mode: Any, kind: type
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value = getattr(graph_module, str(node.target))
         if "val" not in node.meta and not isinstance(value, torch.nn.Module):
-            node.meta["val"] = mode.from_tensor(value, static_shapes=True)
+            is_tensor = isinstance(value, torch.Tensor)
+            fake = mode.from_tensor(value, static_shapes=True) if is_tensor else fake_script_object(mode, value)
+            node.meta["val"] = fake
 
 
 def _add_root(node: torch.fx.Node, kind: type) -> None:

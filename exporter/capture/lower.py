@@ -115,14 +115,14 @@ def lower(symbolic: Symbolic) -> Traced:
     """
     _check_plain(symbolic)
     request = symbolic.bound.request
-    strict, specs = request.options.strict, Specs()
+    strict, specs = request.options.strict, Specs(symbolic.specs)
     root = _Root(symbolic)
     arguments = [_argument(symbolic, index, fake) for index, fake in enumerate(symbolic.fakes)]
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        tracepoints(request, specs),
         in_stack_traces(request),
         tracing_environment(symbolic.mode),
         nullcontext() if strict else RewriteCalls(),

@@ -11,7 +11,7 @@ from torch.export.graph_signature import InputKind
 from exporter.capture.artifacts import Named, State
 from exporter.capture.lift import constant_names
 from exporter.capture.symbolize import state_of
-from exporter.torch_internals import COPIED_METADATA, STRAY_STATE_IS_PERSISTENT, HigherOrderOperator
+from exporter.torch_internals import COPIED_METADATA, STRAY_STATE_IS_PERSISTENT, FakeScriptObject, HigherOrderOperator
 
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER)
 _CONSTANTS = (InputKind.CONSTANT_TENSOR, InputKind.CUSTOM_OBJ)
@@ -98,7 +98,10 @@ def _restore_constants(named: Named, own: State) -> dict[str, Any]:
                 value = value.detach()
                 fakes[spec.arg.name].requires_grad = False
             constants |= dict.fromkeys(targets, value)
-    return constants
+    objects = {name: value for name, value in named.constants.items() if not isinstance(value, torch.Tensor)}
+    return constants | {
+        name: value.real_obj if isinstance(value, FakeScriptObject) else value for name, value in objects.items()
+    }
 
 
 def _rename_constants(named: Named) -> None:

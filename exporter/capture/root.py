@@ -24,7 +24,7 @@ ROOT = "_export_root"
 the path it is called through, also directly below the top."""
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
-_OUTPUTS = (torch.Tensor, *_SYMBOLS, bool, int, float, str, type(None), FakeScriptObject)
+_OUTPUTS = (torch.Tensor, *_SYMBOLS, bool, int, float, str, type(None), torch.ScriptObject, FakeScriptObject)
 
 
 class Root(torch.nn.Module):

@@ -50,7 +50,7 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    request, specs = symbolic.bound.request, Specs()
+    request, specs = symbolic.bound.request, Specs(symbolic.specs)
     root = Root(symbolic.module, symbolic.method, symbolic.mode if request.options.strict else None)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
@@ -100,7 +100,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
         module_kept(symbolic.module),
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        tracepoints(symbolic.bound.request, specs),
         in_stack_traces(symbolic.bound.request),
         tracing_environment(symbolic.mode),
         RewriteCalls(),
