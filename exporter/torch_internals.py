@@ -26,6 +26,7 @@ import torch._refs
 import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
 import torch.distributed
+import torch.export._trace
 import torch.export._unlift
 import torch.export.dynamic_shapes
 import torch.fx._lazy_graph_module
@@ -144,6 +145,7 @@ __all__ = [
     "LocalSource",
     "ModuleCallEntry",
     "ModuleCallSignature",
+    "ModuleSpecs",
     "ModuleStackTracer",
     "OpOverload",
     "OpOverloadPacket",
@@ -376,6 +378,7 @@ metrics_context: Any = torch._dynamo.utils.get_metrics_context
 DynamoRoot: Any = torch._dynamo.functional_export.ModuleToTrace
 """The module that torch puts on top; a line of it stands in every stack trace of a strict capture."""
 DynamoGraphTransformer: Any = torch._dynamo.functional_export.DynamoGraphTransformer
+ModuleSpecs: Any = torch.export._trace._ExportModuleSpecTrackerDict
 DYNAMO_FOLDER = os.path.dirname(str(torch._dynamo.__file__))
 FIRST_COMPILATION: Any = CompileId(frame_id=0, frame_compile_id=0)
 """torch starts to count anew before each strict capture, and notes this number in the program."""

@@ -17,7 +17,16 @@ from exporter.capture.environment import following_environment
 from exporter.capture.equalities import equalities_of
 from exporter.capture.marks import marked
 from exporter.capture.symbolize import new_mode, state_of
-from exporter.torch_internals import DimConstraint, IntWrapper, ShapeEnv, Source, StrictMinMaxConstraint, ValueRanges
+from exporter.capture.tracepoints import tracepoints
+from exporter.torch_internals import (
+    DimConstraint,
+    IntWrapper,
+    ModuleSpecs,
+    ShapeEnv,
+    Source,
+    StrictMinMaxConstraint,
+    ValueRanges,
+)
 
 _ROOT = "L['self']"
 """What Dynamo calls the module."""
@@ -37,7 +46,11 @@ def follow(bound: Bound) -> Symbolic:
     """
     module = bound.request.module
     examples = [_example(leaf) for leaf in bound.leaves]
-    with marked(bound), following_environment(deferred_asserts=bound.request.options.deferred_asserts):
+    with (
+        marked(bound),
+        tracepoints(bound.request, ModuleSpecs()),  # Dynamo knows the type, and hands its content on in the graph
+        following_environment(deferred_asserts=bound.request.options.deferred_asserts),
+    ):
         followed = read_bytecode(_called(bound.request), bound.in_spec, examples, _constraints(bound))
     graph_module, mode = followed.graph_module, followed.mode or new_mode(bound)
     shape_env = mode.shape_env
@@ -60,7 +73,7 @@ def follow(bound: Bound) -> Symbolic:
 
 
 def _called(request: Request) -> torch.nn.Module:
-    """Return what Dynamo is to call: the module, or a twin of it that has another method for ``forward``, and no hooks."""
+    """Return what Dynamo is to call: the module, or its twin with another method for ``forward`` and without hooks."""
     module, name = request.module, request.options.method
     if name == "forward":
         return module

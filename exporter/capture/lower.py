@@ -22,7 +22,7 @@ from exporter.capture.paths import loc_of
 from exporter.capture.preserve import module_restored, warn_of_assignments
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
-from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
+from exporter.capture.tracepoints import signatures_of, specs_of, tracepoints
 from exporter.capture.tracer import frugal_tracing, in_stack_traces
 from exporter.capture.unused import drop_unused
 from exporter.torch_internals import (
@@ -115,14 +115,14 @@ def lower(symbolic: Symbolic) -> Traced:
     """
     _check_plain(symbolic)
     request = symbolic.bound.request
-    strict, specs = request.options.strict, Specs()
+    strict, specs = request.options.strict, specs_of(symbolic)
     root = _Root(symbolic)
     arguments = [_argument(symbolic, index, fake) for index, fake in enumerate(symbolic.fakes)]
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
     with (
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        nullcontext() if strict else tracepoints(request, specs),
         in_stack_traces(request),
         tracing_environment(symbolic.mode),
         nullcontext() if strict else RewriteCalls(),

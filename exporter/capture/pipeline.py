@@ -55,7 +55,7 @@ def capture(
 ) -> torch.export.ExportedProgram:
     """Capture a module as a program, by running it once over fake tensors.
 
-    The program equals the one that ``torch.export.export(strict=False)`` makes. The module, the arguments and the
+    The program equals the one that ``torch.export.export`` makes. The module, the arguments and the
     global state of torch are left as they were.
 
     Args:
@@ -93,7 +93,6 @@ def capture(
     report = Report(on_event)
     try:
         _check_arguments(args, kwargs, preserve_module_call_signature, method)
-        _check_available(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
         with unset_fake_temporarily(), modules_as_containers(() if strict else (args, kwargs)):
             program = _in_one_chunk(lambda: with_stand_ins(request, _run))
@@ -138,12 +137,6 @@ def _stages(options: Options) -> Iterator[Stage]:
     if joint:
         yield differentiate  # the graph of the forward, to that of forward and backward
     yield package  # all of it to an ExportedProgram
-
-
-def _check_available(options: Options) -> None:
-    for option, missing in (("strict", options.strict and bool(options.preserve)),):
-        if missing:
-            raise CaptureError(f"{option} is not available yet", loc=(option,), remedy="leave it out", stage=STAGES[0])
 
 
 def _malformed(name: str, value: object, expected: str, remedy: str) -> CaptureError:

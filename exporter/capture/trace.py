@@ -20,7 +20,7 @@ from exporter.capture.preserve import module_kept
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.subclasses import reads_followed
-from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
+from exporter.capture.tracepoints import Specs, signatures_of, specs_of, tracepoints
 from exporter.capture.tracer import frugal_tracing, in_stack_traces
 from exporter.capture.unused import drop_unused
 from exporter.torch_internals import (
@@ -50,7 +50,7 @@ def trace(symbolic: Symbolic) -> Traced:
             was not computed.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    request, specs = symbolic.bound.request, Specs()
+    request, specs = symbolic.bound.request, specs_of(symbolic)
     root = Root(symbolic.module, symbolic.method, symbolic.mode if request.options.strict else None)
     running = _graph_running(symbolic) if request.options.strict else _module_running(symbolic, specs)
     state = {f"{ROOT}.{name}": fake for name, fake in symbolic.state.fake.items()}
@@ -100,7 +100,7 @@ def _module_running(symbolic: Symbolic, specs: Specs) -> Iterator[dict[str, str]
         module_kept(symbolic.module),
         objects_faked(symbolic),
         modules_faked(symbolic),
-        tracepoints(symbolic, specs),
+        tracepoints(symbolic.bound.request, specs),
         in_stack_traces(symbolic.bound.request),
         tracing_environment(symbolic.mode),
         RewriteCalls(),

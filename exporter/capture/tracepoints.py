@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from exporter.capture.artifacts import Symbolic
+from exporter.capture.artifacts import Request, Symbolic
 from exporter.torch_internals import ModuleCallSignature, pytree
 from schema.errors import CaptureError
 
@@ -26,24 +26,30 @@ _LEAVES = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int,
 
 
 @contextmanager
-def tracepoints(symbolic: Symbolic, specs: Specs) -> Iterator[None]:
+def tracepoints(request: Request, specs: Specs) -> Iterator[None]:
     """Mark entry and exit of the preserved submodules while the module is traced.
 
     Args:
-        symbolic: What is traced.
+        request: Names the module and its submodules.
         specs: Where to note how each submodule was called.
 
     Raises:
         CaptureError: From inside the trace: a submodule takes or returns what no signature can describe, or is called
             in two ways.
     """
-    paths = symbolic.bound.request.options.preserve
-    handles = [handle for path in paths for handle in _mark(symbolic.module.get_submodule(path), path, specs)]
+    module = request.module
+    handles = [handle for path in request.options.preserve for handle in _mark(module.get_submodule(path), path, specs)]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def specs_of(symbolic: Symbolic) -> Specs:
+    """Return how each submodule was called, as far as Dynamo has run it: nothing yet, if it has not."""
+    module: Any = symbolic.module
+    return module.meta["module_call_specs"] if symbolic.bound.request.options.strict else {}
 
 
 def signatures_of(specs: Specs) -> dict[str, ModuleCallSignature]:
@@ -57,8 +63,9 @@ def _mark(submodule: torch.nn.Module, path: str, specs: Specs) -> tuple[Any, Any
         return marked
 
     def leave(_: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        _, in_spec = pytree.tree_flatten((args, kwargs))
         marked, out_spec = _marked(result, path, EXIT)
-        called = {"in_spec": pytree.tree_flatten((args, kwargs))[1], "out_spec": out_spec}
+        called = {"in_spec": in_spec, "out_spec": out_spec}
         if path in specs and specs[path] != called:
             raise CaptureError(
                 "a submodule is called with differently nested arguments or results, and has one signature only",
@@ -76,10 +83,10 @@ def _mark(submodule: torch.nn.Module, path: str, specs: Specs) -> tuple[Any, Any
 
 def _marked(values: Any, path: str, kind: str) -> tuple[Any, pytree.TreeSpec]:
     leaves, spec = pytree.tree_flatten(values)
-    for leaf in leaves:
-        if not isinstance(leaf, _LEAVES):
+    for a in leaves:  # Dynamo calls a value like the variable that holds it, and nodes note what it was called
+        if not isinstance(a, _LEAVES):
             raise CaptureError(
-                f"a {type(leaf).__name__} goes in or out of a submodule, which no call signature can describe",
+                f"a {type(a).__name__} goes in or out of a submodule, which no call signature can describe",
                 loc=(path,),
                 remedy="pass tensors and numbers, or leave it out of preserve_module_call_signature",
             )
