@@ -15,10 +15,11 @@ from torch.export import Dim
 from exporter.capture import capture
 from schema.errors import CaptureError
 from tests.capture_cases import CASES, Case, Module, both
-from tests.capture_refusals import ones, raises
+from tests.capture_refusals import asserts, ones, raises
 from tests.databases.samples import EXAMPLES, Mode, Sample, example, module_samples
 from tests.models import cases
 from tests.program_equality import assert_equal_programs
+from tests.test_call_signatures import CASES as CALLS
 
 STRICT = Mode(strict=True, ir="training")
 
@@ -62,6 +63,17 @@ def test_inference_equals_torch(name):
     sample = Sample(name, made.module, made.args, made.kwargs, made.shapes)
     mode = Mode(strict=True, ir="inference")
     assert_equal_programs(sample.by_us(mode), sample.by_torch(mode), same_tensors=True)
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # by torch.export.unflatten
+@pytest.mark.parametrize("name", ["twice", "nested", "hooked"])
+def test_calls_of_preserved_submodules_equal_torch(name):
+    make, paths, shapes = CALLS[name]
+    how = {"dynamic_shapes": shapes, "strict": True, "preserve_module_call_signature": paths}
+    module, x = make(), torch.randn(4, 4)
+    program = capture(module, (x,), **how)
+    assert_equal_programs(program, torch.export.export(module, (x,), **how))
+    torch.testing.assert_close(torch.export.unflatten(program)(x), module(x))
 
 
 def test_another_method_is_followed():
@@ -119,17 +131,12 @@ def _by_item(x):
     return x if count > 3 else -x
 
 
-def _asserts(x):
-    assert x.shape[0] > 50
-    return x
-
-
 STOPS: dict[str, tuple[Any, str, str]] = {
     "an error": (lambda x: raises(x, x), "forward raised ValueError: of my own", "call the module"),
     "an error of an operator": (lambda x: x @ ones(7, 7), "forward raised RuntimeError: a and b must", "call"),
     "a branch": (lambda x: x if x.sum() > 0 else -x, "decides by a value of a tensor", "torch.cond"),
     "a branch on a number": (_by_item, "known only at run time: count > 3", "torch._check(count > 3)"),
-    "an assert of a size": (_asserts, "`assert x.shape[0] > 50`", "pass an example that does"),
+    "an assert of a size": (asserts, "`assert x.shape[0] > 50`", "pass an example that does"),
     "a graph break": (lambda x: torch._dynamo.graph_break() or x, "User-inserted graph break", "strict=False"),
     "a call that Dynamo does not know": (lambda x: x + os.getpid(), "does not know how to trace", "strict=False"),
     "a value that is needed": (lambda x: x.tolist()[0], "does not support tracing `tolist()`", "strict=False"),

@@ -153,11 +153,6 @@ def test_errors_name_the_method():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_another_method_of_a_script_is_refused():
-    with pytest.raises(CaptureError, match="only forward can be captured"):
-        capture(torch.jit.trace(nn.Linear(4, 4), (image(),)), (image(),), method="encode")
-
-
 def test_a_function_is_refused_and_a_method_is_told_apart():
     with pytest.raises(CaptureError, match="put the function into the forward"):
         capture(torch.relu, (image(),))

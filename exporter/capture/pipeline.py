@@ -55,7 +55,7 @@ def capture(
 ) -> torch.export.ExportedProgram:
     """Capture a module as a program, by running it once over fake tensors.
 
-    The program equals the one that ``torch.export.export(strict=False)`` makes. The module, the arguments and the
+    The program equals the one that ``torch.export.export`` makes. The module, the arguments and the
     global state of torch are left as they were.
 
     Args:

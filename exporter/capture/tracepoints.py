@@ -77,7 +77,7 @@ def _mark(submodule: torch.nn.Module, path: str, specs: Specs) -> tuple[Any, Any
 
 def _marked(values: Any, path: str, kind: str) -> tuple[Any, pytree.TreeSpec]:
     leaves, spec = pytree.tree_flatten(values)
-    for a in leaves:
+    for a in leaves:  # Dynamo calls a value like the variable that holds it, and nodes note what it was called
         if not isinstance(a, _LEAVES):
             raise CaptureError(
                 f"a {type(a).__name__} goes in or out of a submodule, which no call signature can describe",
