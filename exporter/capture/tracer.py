@@ -23,8 +23,8 @@ from exporter.torch_internals import (
     uninteresting_files,
 )
 
-_Line = tuple[CodeType, int]
-"""A line of a function that is running."""
+_Line = tuple[int, int]
+"""A line of a function that is running: the identity of its code, and the number."""
 
 
 class FrugalTracer(ModuleStackTracer):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class FrugalTracer(ModuleStackTracer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.records = bool(getattr(self, "record_stack_traces", True))
         self.record_stack_traces = False
-        self.kept: dict[CodeType, bool] = {}
+        self.functions: dict[int, tuple[CodeType, bool]] = {}  # by identity: the hash of code is costly
         self.texts: dict[tuple[_Line, ...], str] = {}
 
     def create_node(self, *args: Any, **kwargs: Any) -> Any:
@@ -55,19 +55,19 @@ class FrugalTracer(ModuleStackTracer):  # type: ignore[misc]
         return super().create_arg(a) if shortcut is None else shortcut(self, a)
 
     def _stack_trace(self, frame: FrameType | None) -> str:
-        lines = []
+        functions, place = self.functions, []
         while frame is not None:
             code = frame.f_code
-            kept = self.kept.get(code)
-            if kept is None:
-                kept = self.kept[code] = _is_kept(code)
-            if kept:
-                lines.append((code, frame.f_lineno))
+            key = id(code)
+            if key not in functions:
+                functions[key] = code, _is_kept(code)
+            if functions[key][1]:
+                place.append((key, frame.f_lineno))
             frame = frame.f_back
-        place = tuple(lines)
-        if place not in self.texts:
-            self.texts[place] = _formatted(place)
-        return self.texts[place]
+        lines = tuple(place)
+        if lines not in self.texts:
+            self.texts[lines] = _formatted([(functions[key][0], line) for key, line in lines])
+        return self.texts[lines]
 
 
 def _is_kept(code: CodeType) -> bool:
@@ -76,10 +76,10 @@ def _is_kept(code: CodeType) -> bool:
     return wanted and file not in uninteresting_files()
 
 
-def _formatted(place: tuple[_Line, ...]) -> str:
+def _formatted(lines: list[tuple[CodeType, int]]) -> str:
     frames = [
         traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
-        for code, line in reversed(place)
+        for code, line in reversed(lines)
     ]
     return "".join(traceback.StackSummary.from_list(frames).format()).strip()
 
