@@ -183,6 +183,10 @@ def compare(case: Case, *, strict: bool, rounds: int) -> list[Times]:
     return [Times(*map(statistics.median, zip(*of_one, strict=True))) for of_one in zip(*taken, strict=True)]
 
 
+def header(title: str) -> None:
+    print(f"\n{title:26}{'torch':>9}{'ours':>9}{'faster':>8}{'wall: torch':>12}{'ours':>9}{'faster':>8}")
+
+
 def row(title: str, times: list[Times]) -> float:
     """Print what was measured; return how many times faster ours is."""
     theirs, ours = times
@@ -206,7 +210,7 @@ def available(mode: str) -> bool:
 
 def measure_cases(mode: str, names: list[str], rounds: int) -> Iterator[bool]:
     """Print the table of one mode; give for each promise whether it is kept."""
-    print(f"\n{mode + ', ms':26}{'torch':>9}{'ours':>9}{'faster':>8}{'wall: torch':>12}{'ours':>9}{'faster':>8}")
+    header(f"{mode}, ms")
     ratios = [row(name, compare(CASES[name](), strict=mode == "strict", rounds=rounds)) for name in names]
     mean = statistics.geometric_mean(ratios)
     print(f"{'geometric mean':26}{mean:26.2f}")
@@ -215,9 +219,7 @@ def measure_cases(mode: str, names: list[str], rounds: int) -> Iterator[bool]:
 
 
 def measure_growth(mode: str, rounds: int) -> Iterator[bool]:
-    print(
-        f"\n{mode + ' by depth, ms':26}{'torch':>9}{'ours':>9}{'faster':>8}{'wall: torch':>12}{'ours':>9}{'faster':>8}"
-    )
+    header(f"{mode} by depth, ms")
     for title, (build, depths) in GROWING.items():
         taken = [compare(build(depth), strict=mode == "strict", rounds=rounds) for depth in depths]
         for depth, times in zip(depths, taken, strict=True):
@@ -245,9 +247,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(
-        f"torch {torch.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, {datetime.date.today()}"
-    )
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    print(f"{versions}, {os.cpu_count()} cores, {datetime.date.today()}")
     kept: list[bool] = []
     for mode in filter(available, options.mode or BAR):
         kept += measure_cases(mode, options.case or list(CASES), options.rounds)

@@ -35,6 +35,7 @@ def remembered_arithmetic(shape_env: Any) -> Iterator[None]:
         if SYMBOLS_ARE_VERSIONED and not shape_env._translation_validation_enabled:
             for name in _OPERATIONS:
                 stack.enter_context(patch.object(SymNode, name, _remembered(getattr(SymNode, name), shape_env)))
+            stack.enter_context(patch.object(SymNode, "expr", _sooner(SymNode.expr)))
         if not shape_env.should_record_events:
             for name in _RECORDED:
                 method = MethodType(getattr(ShapeEnv, name).__wrapped__, shape_env)
@@ -58,3 +59,16 @@ def _remembered(operation: _Operation, shape_env: Any) -> _Operation:
         return result
 
     return remembered
+
+
+def _sooner(expr: Any) -> property:
+    """Read the current expression; torch looks first, through all of it, whether it is a number."""
+
+    def current(node: Any) -> Any:
+        version = node.shape_env._replacements_version_counter if node.shape_env else None
+        if version == 0:
+            return node._expr
+        known = node._expr_cache if version == node._expr_ver else None
+        return expr.fget(node) if known is None else known
+
+    return property(current)
