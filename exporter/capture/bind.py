@@ -78,9 +78,8 @@ def _check_module(module: object) -> None:
         )
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
-    for name, parameter in module.named_parameters():
-        if is_lazy(parameter):
-            continue
+    initialized = ((name, parameter) for name, parameter in module.named_parameters() if not is_lazy(parameter))
+    for name, parameter in initialized:
         if parameter.is_inference() and parameter.requires_grad and not torch.is_inference_mode_enabled():
             raise CaptureError(
                 "a parameter that was made in inference mode cannot require a gradient",
