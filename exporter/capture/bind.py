@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from exporter.capture import shapes
 from exporter.capture.artifacts import Bound, KeyPath, Leaf, Request
@@ -47,6 +48,7 @@ def bind(request: Request) -> Bound:
         CaptureError: The module, an argument or the specification cannot be captured.
     """
     _check_module(request.module)
+    _check_initialized(request)
     _check_method(request)
     _check_preserved(request)
     signature = inspect.signature(request.method)
@@ -76,13 +78,25 @@ def _check_module(module: object) -> None:
         )
     for name, value in attributes_of(module, torch.ScriptObject):
         check_object(value, (name,))
-    for name, parameter in module.named_parameters():
+    initialized = ((name, parameter) for name, parameter in module.named_parameters() if not is_lazy(parameter))
+    for name, parameter in initialized:
         if parameter.is_inference() and parameter.requires_grad and not torch.is_inference_mode_enabled():
             raise CaptureError(
                 "a parameter that was made in inference mode cannot require a gradient",
                 loc=(name,),
                 remedy="make the module outside of torch.inference_mode, or call module.requires_grad_(False)",
             )
+
+
+def _check_initialized(request: Request) -> None:
+    """Dynamo runs what the first call of a lazy module runs, and so initializes the user's module, as in torch."""
+    lazy = [name for name, parameter in request.module.named_parameters() if is_lazy(parameter)]
+    if lazy and not request.options.strict:
+        raise CaptureError(
+            "this parameter does not exist before the first call",
+            loc=(lazy[0],),
+            remedy="call the module once before, or capture with strict=True, which initializes it",
+        )
 
 
 def _check_method(request: Request) -> None:
