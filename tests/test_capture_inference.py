@@ -6,6 +6,7 @@ The oracle is what torch reaches by private functions only: ``torch.export._trac
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -44,10 +45,11 @@ def outputs(program: torch.export.ExportedProgram) -> list[tuple[str, str | None
 
 def assert_runs_as(program: torch.export.ExportedProgram, module: torch.nn.Module, *args: Any) -> None:
     """Two calls give the same outputs and leave the same buffers."""
-    runnable = program.module()
+    module, runnable = copy.deepcopy(module), program.module()
     for _ in range(2):
         torch.testing.assert_close(runnable(*args), module(*args))
-    torch.testing.assert_close(dict(runnable.named_buffers()), dict(module.named_buffers()))
+    found, expected = (dict(each.named_buffers(remove_duplicate=False)) for each in (runnable, module))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.filterwarnings("ignore")  # both warn of attributes that forward assigns
@@ -122,7 +124,11 @@ def test_changed_inputs_are_written_back_by_a_loaded_module(tmp_path):
 
     module = Module(forward, buffers={"calls": (torch.zeros(()), False)})
     program = lowered(module, {"a": torch.ones(2)})
-    assert outputs(program) == [("BUFFER_MUTATION", "calls"), ("USER_INPUT_MUTATION", "x_a"), ("USER_OUTPUT", None)]
+    assert outputs(program) == [
+        ("BUFFER_MUTATION", "calls"),
+        ("USER_INPUT_MUTATION", "args_0_a"),
+        ("USER_OUTPUT", None),
+    ]
     exporter.save(program, tmp_path / "program")
     loaded, given = loader.load_module(tmp_path / "program"), {"a": torch.ones(2)}
     assert [loaded(given).tolist() for _ in range(2)] == [[3, 3], [6, 6]]
@@ -142,10 +148,11 @@ def test_gradients_that_forward_enables_are_no_part_of_the_program(leaves_it_on)
 
     module = Module(forward, weight=torch.nn.Parameter(torch.ones(3)))
     program = lowered(module, torch.ones(3))
-    assert [node.target for node in program.graph.find_nodes(op="call_function")] == [torch.ops.aten.mul.Tensor]
+    assert [node.target for node in program.graph.nodes if node.op == "call_function"] == [torch.ops.aten.mul.Tensor]
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.filterwarnings("ignore:the module assigns")
 def test_each_run_of_the_module_finds_it_as_the_user_left_it():
     def forward(self, x):
         self.calls += 1
@@ -184,12 +191,12 @@ def _constant(self, x, y):
 _X = torch.ones(2, 3)
 
 REFUSED = {
-    "the shape of an input": (_in_place("transpose_", 0, 1), _X, _X.clone(), "x", "shape or the strides"),
-    "inputs that share memory": (_in_place("add_", 1), _X, _X.view(3, 2), "x", "shares with y"),
-    "an input that is passed twice": (_in_place("add_", 1), _X, _X, "x", "shares with y"),
-    "a value with gradients": (_with_gradients, _X, _X.clone(), "buffer", "computed with gradients"),
-    "a buffer that goes": (_forgets, _X, _X.clone(), "buffer", "no tensor"),
-    "a constant": (_constant, _X, _X.clone(), None, "neither a buffer"),
+    "the shape of an input": (_in_place("transpose_", 0, 1), _X, _X.clone(), ("args", 0), "shape or the strides"),
+    "inputs that share memory": (_in_place("add_", 1), _X, _X.view(3, 2), ("args", 0), r"shares with args\.1"),
+    "an input that is passed twice": (_in_place("add_", 1), _X, _X, ("args", 0), r"shares with args\.1"),
+    "a value with gradients": (_with_gradients, _X, _X.clone(), ("buffer",), "computed with gradients"),
+    "a buffer that goes": (_forgets, _X, _X.clone(), ("buffer",), "no tensor"),
+    "a constant": (_constant, _X, _X.clone(), (), "neither a buffer"),
 }
 
 
@@ -205,7 +212,7 @@ def test_changes_that_cannot_be_written_back_are_refused(what):
     before = dict(vars(module)["_buffers"])
     with pytest.raises(CaptureError, match=message) as caught:
         lowered(module, x, y)
-    assert caught.value.loc == ((loc,) if loc else ())
+    assert caught.value.loc == loc
     assert caught.value.remedy
     assert vars(module)["_buffers"] == before
 
@@ -303,7 +310,8 @@ def test_joint_graphs_equal_torch(name, strict, tmp_path):
         decompose_custom_triton_ops=False,
     )
     assert_equal_programs(actual, expected, same_tensors=True)
-    assert_survives(actual, tmp_path / "program")
+    if not strict:
+        assert_survives(actual, tmp_path / "program")
 
 
 def gradients(program: torch.export.ExportedProgram, *args: Any) -> dict[str, torch.Tensor]:
