@@ -20,6 +20,7 @@ from exporter.capture.objects import attributes_of, check_object, is_object
 from exporter.capture.paths import loc_of, source_of
 from exporter.capture.registration import how_to_register
 from exporter.capture.sizes import check_sizes
+from exporter.capture.subclasses import check_plain
 from exporter.torch_internals import LocalSource, Source, is_functorch_wrapped, pytree
 from schema.errors import CaptureError
 
@@ -57,7 +58,7 @@ def bind(request: Request) -> Bound:
     arguments = list(_arguments(signature, request, declared, specs))
     leaves = {id(argument): tuple(_leaves_of(argument)) for argument in arguments}
     check_sizes(leaf for argument in arguments for leaf in leaves[id(argument)])
-    return Bound(
+    bound = Bound(
         request=request,
         leaves=tuple(leaf for argument in _as_called(arguments, request) for leaf in leaves[id(argument)]),
         declared=tuple(leaf for argument in arguments for leaf in leaves[id(argument)]),
@@ -65,6 +66,9 @@ def bind(request: Request) -> Bound:
         in_spec=pytree.tree_flatten((request.args, request.kwargs))[1],
         shapes=specs,
     )
+    if request.options.ir == "inference":
+        check_plain(bound)
+    return bound
 
 
 def _check_module(module: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -49,19 +50,41 @@ def differentiate(named: Named) -> Differentiated:
         CaptureError: The loss is no number with a gradient, or another output has one.
         Exception: Whatever torch raises while it differentiates.
     """
-    symbolic = named.symbolic
+    symbolic, specs = named.symbolic, named.signature.input_specs
     loss = _loss(named)
     forward = torch.fx.GraphModule(named.graph_module, named.graph_module.graph)  # without tensors that were lifted
     inputs = [node.meta["val"] for node in forward.graph.find_nodes(op="placeholder")]
-    of_user = [value for value, spec in zip(inputs, named.signature.input_specs, strict=True) if _is_of_user(spec)]
+    of_user = [value for value, spec in zip(inputs, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
     ranges, note = range_constraints(symbolic, of_user), unbacked_ranges(symbolic)
+    with tracing_environment(symbolic.mode), functorch_config.patch(decompose_custom_triton_ops=False):
+        joint, changed, received = _follow(forward, inputs, loss)
+    joint.graph.eliminate_dead_code()
+    _name_as(forward, joint)
+    assert_symbols(joint, symbolic.shape_env)
+    _describe_as(forward, joint, named.signature)
+    joint.meta.update(named.graph_module.meta, inline_constraints=note)
+    signature = _signature(named.signature, joint.graph, changed, received, loss)
+    return Differentiated(symbolic, joint, named.out_spec, named.outputs, signature, named.constants, ranges)
+
+
+def _follow(
+    forward: torch.fx.GraphModule, inputs: list[Any], loss: int
+) -> tuple[torch.fx.GraphModule, list[int], list[int]]:
+    """Return the joint graph, which inputs the forward changes, and which get a gradient.
+
+    AOTAutograd's graph takes the gradients of outputs, too, and returns None for inputs without a gradient. A second
+    trace leaves both out.
+    """
     call = functional_call_of(forward, [], 0, store_orig_mod=True)
+    received: list[int] = []
 
     @functools.wraps(call)
     def checked(*args: Any) -> Any:
         outputs = call(*args)
         _check_outputs(outputs, loss)
         return outputs
+
+    both, known = _gradients_of(checked, inputs)
 
     @functools.wraps(call)
     def joint(*args: Any) -> Any:
@@ -70,21 +93,21 @@ def differentiate(named: Named) -> Differentiated:
         received[:] = [index for index, gradient in enumerate(gradients) if gradient is not None]
         return *outputs, *(gradients[index] for index in received)
 
-    received: list[int] = []
-    with tracing_environment(symbolic.mode), functorch_config.patch(decompose_custom_triton_ops=False):
-        both, known, *_ = aot_export_function(checked, tuple(inputs), no_tangents=True, trace_joint=True)
-        graph_module = make_fx(joint, record_module_stack=True)(*inputs)
-    graph_module.graph.eliminate_dead_code()
-    _name_as(forward, graph_module, named.signature)
-    assert_symbols(graph_module, symbolic.shape_env)
-    graph_module.meta.update(named.graph_module.meta, inline_constraints=note)
-    changed = [index for index, each in enumerate(known.input_info) if each.mutates_data]
-    signature = _signature(named.signature, graph_module.graph, changed, received, loss)
-    return Differentiated(symbolic, graph_module, named.out_spec, named.outputs, signature, named.constants, ranges)
+    graph_module = make_fx(joint, record_module_stack=True)(*inputs)
+    return graph_module, [index for index, each in enumerate(known.input_info) if each.mutates_data], received
 
 
-def _is_of_user(spec: InputSpec) -> bool:
-    return spec.kind is InputKind.USER_INPUT
+def _gradients_of(run: Callable[..., Any], inputs: list[Any]) -> tuple[torch.fx.GraphModule, Any]:
+    try:
+        graph_module, known, *_ = aot_export_function(run, tuple(inputs), no_tangents=True, trace_joint=True)
+    except RuntimeError as error:
+        if "received a mutation" not in str(error):
+            raise
+        raise CaptureError(
+            "forward changes in place a tensor that requires a gradient",
+            remedy="work on a copy of the parameter or input, or let it require no gradient",
+        ) from error
+    return graph_module, known
 
 
 def _loss(named: Named) -> int:
@@ -122,22 +145,30 @@ def _check_outputs(outputs: tuple[Any, ...], loss: int) -> None:
             )
 
 
-def _name_as(old: torch.fx.GraphModule, new: torch.fx.GraphModule, signature: ExportGraphSignature) -> None:
-    """Take over the names of the inputs and what is known of them; other nodes make way."""
+def _name_as(forward: torch.fx.GraphModule, joint: torch.fx.GraphModule) -> None:
+    """Take over the names of the inputs; other nodes make way."""
     names = Names()
-    state = {*signature.inputs_to_parameters, *signature.inputs_to_buffers}
-    placeholders = (each.graph.find_nodes(op="placeholder") for each in (old, new))
-    for before, after in zip(*placeholders, strict=True):
-        after.name = after.target = before.name
-        names.keep(before.name)
-        if before.name in state:
-            after.meta.update(before.meta)
-        elif not isinstance(before.meta["val"], torch.Tensor):
-            after.meta["val"] = before.meta["val"]
-    for node in new.graph.nodes:
+    for old, new in _inputs_of(forward, joint):
+        new.name = new.target = old.name
+        names.keep(old.name)
+    for node in joint.graph.nodes:
         if node.op != "placeholder":
             node.name = names.claim(node.name, node.name)
-    name_subgraphs(new)
+    name_subgraphs(joint)
+
+
+def _describe_as(forward: torch.fx.GraphModule, joint: torch.fx.GraphModule, signature: ExportGraphSignature) -> None:
+    """Take over what is known of the state, and the values of inputs that are no tensors."""
+    state = {*signature.inputs_to_parameters, *signature.inputs_to_buffers}
+    for old, new in _inputs_of(forward, joint):
+        if old.name in state:
+            new.meta.update(old.meta)
+        elif not isinstance(old.meta["val"], torch.Tensor):
+            new.meta["val"] = old.meta["val"]
+
+
+def _inputs_of(*modules: torch.fx.GraphModule) -> Iterator[tuple[torch.fx.Node, ...]]:
+    return zip(*(module.graph.find_nodes(op="placeholder") for module in modules), strict=True)
 
 
 def _signature(
@@ -165,4 +196,11 @@ def _signature(
 
 def _back(kinds: dict[InputKind, OutputKind], spec: InputSpec, node: torch.fx.Node) -> OutputSpec:
     """Return the specification of what goes back to an input."""
+    if spec.kind not in kinds:
+        what = "gradients" if kinds is _OF_GRADIENTS else "new values"
+        raise CaptureError(
+            f"a joint graph has no place for {what} of a {spec.kind.name.lower().replace('_', ' ')}",
+            loc=(str(spec.target),),
+            remedy="make it a parameter to get its gradient, a buffer to change it, or detach it",
+        )
     return OutputSpec(kinds[spec.kind], TensorArgument(name=node.name), spec.target or spec.arg.name)

@@ -31,7 +31,6 @@ from exporter.torch_internals import (
     aot_export_joint_with_descriptors,
     aot_stage2_export,
     functorch_config,
-    is_traceable_wrapper_subclass,
     lazy_graph_modules,
     pytree,
     reparametrize_module,
@@ -113,7 +112,6 @@ def lower(symbolic: Symbolic) -> Traced:
         CaptureError: The module returns something that no program can return, or changes the shape of an input.
         Exception: Whatever the module, or torch while it follows the module, raises.
     """
-    _check_plain(symbolic)
     request = symbolic.bound.request
     strict, specs = request.options.strict, Specs(symbolic.specs)
     root = _Root(symbolic)
@@ -133,7 +131,7 @@ def lower(symbolic: Symbolic) -> Traced:
         lazy_graph_modules(True),  # code is generated once, when all is named
         ExitStack() as stack,
     ):
-        joint = aot_export_joint_with_descriptors(stack, root, arguments, _record_nn_module_stack=True)
+        joint = _run(stack, root, arguments)
         _check_changes(symbolic, joint._aot_state)
         graph_module, metadata = aot_stage2_export(joint._aot_state, joint._aot_graph_capture)
     warn_of_assignments(root.attributes)
@@ -150,14 +148,16 @@ def lower(symbolic: Symbolic) -> Traced:
     return Traced(symbolic, graph_module, root.out_spec, outputs, calls=signatures_of(specs))
 
 
-def _check_plain(symbolic: Symbolic) -> None:
-    for loc, fake in zip(_locs(symbolic), [*symbolic.state.fake.values(), *symbolic.fakes], strict=True):
-        if is_traceable_wrapper_subclass(fake):
-            raise CaptureError(
-                f"functional ATen has no place for {type(fake).__name__}, which wraps other tensors",
-                loc=loc,
-                remedy="capture in training IR, and run run_decompositions({}) on the program",
-            )
+def _run(stack: ExitStack, root: _Root, arguments: list[Any]) -> Any:
+    try:
+        return aot_export_joint_with_descriptors(stack, root, arguments, _record_nn_module_stack=True)
+    except AssertionError as error:
+        if "functional graph" not in str(error):
+            raise
+        raise CaptureError(
+            "forward changes in place a tensor that is neither a buffer nor computed by it",
+            remedy="register the tensor with register_buffer, or work on a clone of it",
+        ) from error
 
 
 def _argument(symbolic: Symbolic, index: int, fake: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -55,7 +55,7 @@ def capture(
 ) -> torch.export.ExportedProgram:
     """Capture a module as a program, by running it once over fake tensors.
 
-    The program equals the one that ``torch.export.export`` makes. The module, the arguments and the
+    The program equals the one that ``torch.export.export`` makes in the same mode. The module, the arguments and the
     global state of torch are left as they were.
 
     Args:
@@ -76,7 +76,7 @@ def capture(
             it raises ends the capture and is raised here. The same goes to the logger ``exporter``.
 
     Returns:
-        The program, in training IR.
+        The program, in the IR that was asked for.
 
     Raises:
         CaptureError: The module cannot be captured. The error names the stage, the place and a remedy, and is chained
@@ -93,6 +93,7 @@ def capture(
     report = Report(on_event)
     try:
         _check_arguments(args, kwargs, preserve_module_call_signature, method)
+        _check_options(options)
         request = Request(module, args, dict(kwargs or {}), dynamic_shapes, options, report)
         with unset_fake_temporarily(), modules_as_containers(() if strict else (args, kwargs)):
             program = _in_one_chunk(lambda: with_stand_ins(request, _run))
@@ -137,6 +138,21 @@ def _stages(options: Options) -> Iterator[Stage]:
     if joint:
         yield differentiate  # the graph of the forward, to that of forward and backward
     yield package  # all of it to an ExportedProgram
+
+
+def _check_options(options: Options) -> None:
+    if options.ir not in get_args(IR):
+        raise _clash(f"there is no IR {options.ir!r}", "ir", f"choose one of {', '.join(get_args(IR))}")
+    joint = options.joint_loss is not None
+    if joint and options.ir != "inference":
+        raise _clash("a joint graph is in inference IR", "joint_loss_index", 'pass ir="inference", too')
+    if joint and options.preserve:
+        message = "a joint graph has no calls of submodules to describe"
+        raise _clash(message, "preserve_module_call_signature", "leave it out")
+
+
+def _clash(message: str, option: str, remedy: str) -> CaptureError:
+    return CaptureError(message, loc=(option,), remedy=remedy, stage=STAGES[0])
 
 
 def _malformed(name: str, value: object, expected: str, remedy: str) -> CaptureError:

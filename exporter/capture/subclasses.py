@@ -1,4 +1,4 @@
-"""Tensors inside a wrapper subclass that ``forward`` reads, as ``x.a`` of a subclass with a field ``a``."""
+"""Wrapper subclasses: tensors that are made of other tensors, which ``forward`` may read, as ``x.a``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from exporter.capture.artifacts import Bound
+from exporter.capture.paths import loc_of
 from exporter.torch_internals import (
     access_subclass_inner_tensor,
     get_proxy_slot,
@@ -15,6 +17,25 @@ from exporter.torch_internals import (
     pre_dispatch_tracer,
     track_tensor_tree,
 )
+from schema.errors import CaptureError, Loc
+
+
+def check_plain(bound: Bound) -> None:
+    """Refuse wrapper subclasses: AOTAutograd takes them apart, into more inputs than the module has.
+
+    Raises:
+        CaptureError: There is one among the arguments, the parameters or the buffers.
+    """
+    module = bound.request.module
+    values: dict[Loc, Any] = {loc_of(leaf.path): leaf.value for leaf in bound.leaves}
+    values |= {(name,): value for name, value in (*module.named_parameters(), *module.named_buffers())}
+    for loc, value in values.items():
+        if is_traceable_wrapper_subclass(value):
+            raise CaptureError(
+                f"functional ATen has no place for {type(value).__name__}, which wraps other tensors",
+                loc=loc,
+                remedy="capture in training IR, or use the tensors that it is made of",
+            )
 
 
 @contextmanager
