@@ -121,8 +121,8 @@ def symbolic(number: Any, expression: Any, shape_env: ShapeEnv) -> Any:
     """A number as a symbolic one; a shape environment makes plain ones of constants, and a trace symbolic ones."""
     from torch.fx.experimental.sym_node import SymNode
 
-    wrap = {int: torch.SymInt, float: torch.SymFloat}.get(type(number))
-    return wrap(SymNode(expression, shape_env, type(number), number)) if wrap else number  # type: ignore[no-untyped-call]
+    wrap: Any = {int: torch.SymInt, float: torch.SymFloat}.get(type(number))
+    return wrap(SymNode(expression, shape_env, type(number), number)) if wrap else number
 
 
 def shape_guard(expression: Any) -> Any:

@@ -21,8 +21,8 @@ _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 _ADDRESS = re.compile(r"\d{12,}")
 """A Python object, by its address; no two captures agree on it."""
 
-_COUNTED = {"seq_nr"}
-"""Metadata that autograd counts through a whole process: two captures of one module differ in it."""
+_COUNTED = {"creation_timestamp", "seq_nr"}
+"""Metadata that is counted through a whole process, or a time: two captures of one module differ in it."""
 
 
 def assert_equal_programs(
@@ -52,7 +52,7 @@ def assert_equal_programs(
 
 
 _SAYS_VAL_AGAIN = {"eager_input_vals", "example_value", "tensor_meta"}
-_TELLS_OF_EARLIER_GRAPHS = {"desc", "from_node", "original_aten", "seq_nr"}
+_TELLS_OF_EARLIER_GRAPHS = {"creation_timestamp", "desc", "from_node", "original_aten", "seq_nr"}
 NOT_STORED = frozenset(_SAYS_VAL_AGAIN | _TELLS_OF_EARLIER_GRAPHS)
 """Metadata of nodes that an archive leaves out."""
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from schema.errors import CaptureError
-from tests.databases.samples import EXAMPLES, MODULES, REFUSED_BY_TORCH, UNSUPPORTED, Sample, example, module_samples
+from tests.databases.judging import Task, judge
+from tests.databases.samples import (
+    EXAMPLES,
+    MODULES,
+    REFUSED_BY_TORCH,
+    SUITES,
+    TRAINING,
+    UNSUPPORTED,
+    Choice,
+    Sample,
+    example,
+    module_samples,
+)
 from tests.program_equality import assert_equal_programs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the collections warn
@@ -55,3 +67,19 @@ def test_module_db_refused(name: str) -> None:
 
 def test_module_db_is_complete() -> None:
     assert len(MODULES) - len(REFUSED_BY_TORCH) >= 104, "torch 2.11 has 104 such modules, later ones more"
+
+
+FEW = {
+    "hop_db": ("auto_functionalize.simple", "cond.simple", "invoke_subgraph.simple", "while_loop.simple"),
+    "op_db": list(SUITES["op_db"].names())[::100],
+    "transformers": ("clip", "mamba", "mixtral", "t5"),
+}
+"""A part of the suites that only ``python -m tests.databases`` runs whole."""
+
+
+@pytest.mark.parametrize(("suite", "name"), [(suite, name) for suite, names in FEW.items() for name in names])
+def test_other_suites_in_part(suite: str, name: str) -> None:
+    for verdict in judge(Task(suite, name, str(TRAINING), Choice())):
+        assert verdict.torch
+        assert verdict.equal, verdict.reasons
+        assert verdict.survived, verdict.reasons

@@ -38,15 +38,17 @@ def judge_all(tasks: Iterable[Task], workers: int, limit: float) -> Iterator[tup
     remaining, lock, done = iter(tasks), threading.Lock(), queue.SimpleQueue[Any]()
 
     def work() -> None:
-        worker = _Worker(limit)
-        while True:
-            with lock:
-                task = next(remaining, None)
-            if task is None:
-                break
-            done.put((task, list(worker.judge(task))))
-        worker.stop()
-        done.put(None)
+        try:
+            worker = _Worker(limit)
+            while True:
+                with lock:
+                    task = next(remaining, None)
+                if task is None:
+                    break
+                done.put((task, list(worker.judge(task))))
+            worker.stop()
+        finally:  # a thread that dies has printed why
+            done.put(None)
 
     for _ in range(workers):
         threading.Thread(target=work, daemon=True).start()
