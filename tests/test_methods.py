@@ -152,7 +152,6 @@ def test_errors_name_the_method():
     assert caught.value.method == ""
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_function_is_refused_and_a_method_is_told_apart():
     with pytest.raises(CaptureError, match="put the function into the forward"):
         capture(torch.relu, (image(),))
