@@ -98,6 +98,8 @@ def same(left: Any, right: Any) -> bool:
         case NodeSource():  # names the graph by its address
             parts = ("name", "target", "pass_name", "action", "from_node")
             return isinstance(right, NodeSource) and all(same(getattr(left, p), getattr(right, p)) for p in parts)
+        case torch.nn.Module():  # an example input; perhaps a copy
+            return type(left) is type(right) and same(dict(left.state_dict()), dict(right.state_dict()))
         case pytree.TreeSpec():  # the context of a module is of a class made anew for each capture
             return isinstance(right, pytree.TreeSpec) and left == right
         case torch._ops.OperatorBase():  # metadata holds copies of operators

@@ -62,7 +62,7 @@ def _spelled_out(request: Request) -> Any:
     if not isinstance(shapes, torch.export.ShapesCollection | torch.export.AdditionalInputs):
         return shapes
     try:
-        return shapes.dynamic_shapes(request.module, request.args, request.kwargs)  # type: ignore[no-untyped-call]
+        return shapes.dynamic_shapes(request.method, request.args, request.kwargs)  # type: ignore[no-untyped-call]
     except (ValueError, AssertionError, TypeError) as error:
         collected = isinstance(shapes, torch.export.ShapesCollection)
         raise CaptureError(

@@ -44,14 +44,10 @@ def describe_violation(error: Exception, symbolic: Symbolic | None) -> tuple[str
     parts = [f"it fixes {sizes}"] if fixed else []
     parts += [f"it asks that {' and '.join(relations)}"] if relations else []
     parts = parts or [sources_in_words(complaints.strip().partition("\n")[0])]
-    message = f"the module does not hold for all the sizes that dynamic_shapes admits: {'; '.join(parts)}"
     fixes = [f"{sources_in_words(name)} = {value}" for name, value in fixed]
     fixes += [_admitted(_tidy(line.strip()), symbolic) for line in suggested.splitlines() if line.strip()]
-    deferred = symbolic is not None and symbolic.bound.request.options.deferred_asserts
-    ways = [f"specify {', '.join(dict.fromkeys(fixes))}"] if fixes else []
-    ways.append("use Dim.AUTO there")
-    ways += ["pass prefer_deferred_runtime_asserts=True"] if not (fixes or deferred) else []
-    return message, f"{', '.join(ways)}, or let the module hold for other sizes"
+    message = f"the module does not hold for all the sizes that dynamic_shapes admits: {'; '.join(parts)}"
+    return message, _remedy(list(dict.fromkeys(fixes)), symbolic)
 
 
 def sizes_of_violation(error: Exception) -> list[str]:
@@ -67,6 +63,15 @@ def _relations(complaints: str) -> list[str]:
     lines = re.findall(r"^\s*- (.+?)(?:\.?Specializations unexpectedly.*)?$", complaints, flags=re.MULTILINE)
     found = [(re.fullmatch(told, line.rstrip(".")), ours) for line in lines for told, ours in _RELATIONS]
     return list(dict.fromkeys(sources_in_words(_tidy(match.expand(ours))) for match, ours in found if match))
+
+
+def _remedy(fixes: list[str], symbolic: Symbolic | None) -> str:
+    """Name the ways out; asserts at run time are one where no specification can say what the module asks."""
+    deferred = symbolic is not None and symbolic.bound.request.options.deferred_asserts
+    ways = [f"specify {', '.join(fixes)}"] if fixes else []
+    ways.append("use Dim.AUTO there")
+    ways += ["pass prefer_deferred_runtime_asserts=True"] if not (fixes or deferred) else []
+    return f"{', '.join(ways)}, or let the module hold for other sizes"
 
 
 def _tidy(text: str) -> str:
