@@ -29,9 +29,8 @@ def marked(bound: Bound) -> Iterator[None]:
         yield
     finally:
         for tensor, attributes in kept.values():
-            if vars(tensor) != attributes:
-                vars(tensor).clear()
-                vars(tensor).update(attributes)
+            vars(tensor).clear()
+            vars(tensor).update(attributes)
 
 
 def _tensors(bound: Bound) -> Iterator[torch.Tensor]:
