@@ -2,6 +2,7 @@
 
 History, one line per version:
     1.0  2026-11-22  first version.
+    1.1  2026-11-23  more higher-order operators; a constant may say that torch took it for a persistent buffer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Final
 
 from schema.errors import VersionError
 
-FORMAT_VERSION: Final = (1, 0)
+FORMAT_VERSION: Final = (1, 1)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
 FEATURES: Final[frozenset[str]] = frozenset()

@@ -25,6 +25,10 @@ from schema.graph import Graph, ProgramGraph
 from schema.manifest import Manifest, Method, NamedTensor, Producer, Section, Storage, Tensor
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
 from schema.signature import Signature
+from schema.version import FORMAT_VERSION
+
+OURS = ".".join(map(str, FORMAT_VERSION))
+NEWER = (FORMAT_VERSION[0], FORMAT_VERSION[1] + 1)
 
 replace = msgspec.structs.replace
 
@@ -63,7 +67,7 @@ def make_manifest() -> Manifest:
         state=[NamedTensor(key=blob.name, tensor=index) for index, blob in enumerate(weights)],
     )
     return Manifest(
-        format=(1, 0),
+        format=FORMAT_VERSION,
         producer=Producer(name="a test", version="0", torch="2.13.0"),
         methods=[method],
         storages=[
@@ -303,7 +307,7 @@ class TestHeader:
 class TestVersions:
     def test_a_newer_major_is_refused_by_both_versions_whatever_its_shape(self, tmp_path: Path) -> None:
         manifest = msgspec.msgpack.encode({"format": (2, 3), "methods": "all different"})
-        with pytest.raises(VersionError, match=r"format version 2.3, this reader knows 1.0; upgrade"):
+        with pytest.raises(VersionError, match=rf"format version 2.3, this reader knows {OURS}; upgrade"):
             open_archive(write(tmp_path / "x", manifest))
 
     def test_a_newer_minor_is_read_past_fields_that_are_unknown(self, tmp_path: Path) -> None:
@@ -318,7 +322,7 @@ class TestVersions:
             open_archive(write(tmp_path / "x", msgspec.msgpack.encode({**plain, "news": 1})))
 
     def test_a_feature_that_must_be_understood_is_refused_by_name(self, tmp_path: Path) -> None:
-        manifest = encode(replace(make_manifest(), format=(1, 1), features=["time travel"]))
+        manifest = encode(replace(make_manifest(), format=NEWER, features=["time travel"]))
         with pytest.raises(VersionError, match="needs time travel"):
             open_archive(write(tmp_path / "x", manifest))
 
@@ -410,10 +414,10 @@ class TestWriting:
 
     def test_an_older_file_is_replaced_and_a_reader_of_it_not_disturbed(self, path: Path) -> None:
         with open_archive(path) as old:
-            write(path, encode(replace(make_manifest(), format=(1, 1))))
+            write(path, encode(replace(make_manifest(), format=NEWER)))
             assert old.raw("layer.weight") == WEIGHTS["layer.weight"]
         with open_archive(path) as new:
-            assert new.manifest.format == (1, 1)
+            assert new.manifest.format == NEWER
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
     @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "safetensors.serialize_file"])

@@ -84,7 +84,7 @@ def _rename(documents: dict[str, Any], name: str) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[ArchiveError], str]] = {
-    "a newer major version": (lambda d, m: m.update(format=[2, 0]), VersionError, "2.0.*1.0.*upgrade"),
+    "a newer major version": (lambda d, m: m.update(format=[2, 0]), VersionError, "2.0.*upgrade"),
     "a feature that is not known": (lambda d, m: m.update(features=["lora"]), VersionError, "needs lora"),
     "a node name that is code": (lambda d, m: _rename(d, "x=print(1)"), FormatError, "not an identifier"),
     "two nodes of one name": (lambda d, m: _rename(d, "y"), FormatError, "two nodes"),

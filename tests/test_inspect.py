@@ -60,6 +60,7 @@ from schema.manifest import (
 )
 from schema.names import section_name
 from schema.signature import Signature
+from schema.version import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,7 +214,7 @@ def write(path: Path, graph: ProgramGraph = GRAPH, constraints: Constraints = CO
         example=[ExampleValue(tensor=7)],
     )
     manifest = Manifest(
-        format=(1, 0),
+        format=FORMAT_VERSION,
         producer=Producer(name="a test", version="0", torch="2.13.0"),
         methods=[method],
         storages=[
@@ -234,7 +235,11 @@ def path(tmp_path: Path) -> Path:
 class TestSummary:
     def test_it_says_who_wrote_what(self, path: Path) -> None:
         summary = archive.inspect(path)
-        assert (summary.path, summary.nbytes, summary.format) == (str(path), path.stat().st_size, "1.0")
+        assert (summary.path, summary.nbytes, summary.format) == (
+            str(path),
+            path.stat().st_size,
+            ".".join(map(str, FORMAT_VERSION)),
+        )
         assert msgspec.structs.asdict(summary.producer) == {"name": "a test", "version": "0", "torch": "2.13.0"}
 
     def test_inputs_and_outputs_have_types_shapes_and_ranges(self, path: Path) -> None:
