@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -44,11 +45,11 @@ def main() -> None:
         for name in SUITES[suite].names()
         if re.search(options.keyword, name)
     ]
-    for number, (task, verdicts) in enumerate(judge_all(tasks, options.workers, options.limit), 1):
-        results[task.mode, task.suite] += verdicts
-        print(f"{number} of {len(tasks)}: {task.mode} {task.suite} {task.name}", end="\033[K\r", file=sys.stderr)
-    print(*_table(results), sep="\n")
-    print(*(_report(results)), sep="\n")
+    with contextlib.suppress(KeyboardInterrupt):  # what is known until then is told
+        for number, (task, verdicts) in enumerate(judge_all(tasks, options.workers, options.limit), 1):
+            results[task.mode, task.suite] += verdicts
+            print(f"{number} of {len(tasks)}: {task.mode} {task.suite} {task.name}", end="\033[K\r", file=sys.stderr)
+    print(*_table(results), *_report(results), sep="\n")
     if options.json:
         options.json.write_text(json.dumps(_plain(results), indent=1))
 
