@@ -26,7 +26,14 @@ from exporter.capture.enforce import assert_symbols
 from exporter.capture.environment import tracing_environment
 from exporter.capture.name import Names, name_subgraphs
 from exporter.capture.ranges import range_constraints, unbacked_ranges
-from exporter.torch_internals import aot_export_function, functional_call_of, functorch_config, make_fx
+from exporter.capture.tracer import frugal_tracing
+from exporter.torch_internals import (
+    aot_export_function,
+    functional_call_of,
+    functorch_config,
+    lazy_graph_modules,
+    make_fx,
+)
 from schema.errors import CaptureError
 
 _OF_CHANGED = {InputKind.BUFFER: OutputKind.BUFFER_MUTATION, InputKind.USER_INPUT: OutputKind.USER_INPUT_MUTATION}
@@ -56,7 +63,8 @@ def differentiate(named: Named) -> Differentiated:
     inputs = [node.meta["val"] for node in forward.graph.find_nodes(op="placeholder")]
     of_user = [value for value, spec in zip(inputs, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
     ranges, note = range_constraints(symbolic, of_user), unbacked_ranges(symbolic)
-    with tracing_environment(symbolic.mode), functorch_config.patch(decompose_custom_triton_ops=False):
+    untouched = functorch_config.patch(decompose_custom_triton_ops=False)
+    with tracing_environment(symbolic.mode), untouched, frugal_tracing(None), lazy_graph_modules(True):
         joint, changed, received = _follow(forward, inputs, loss)
     joint.graph.eliminate_dead_code()
     _name_as(forward, joint)
