@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import gc
 import math
 import warnings
 from typing import Any
@@ -50,7 +49,6 @@ def surroundings() -> Any:
         torch.fx.experimental.proxy_tensor._ModuleStackTracer,
         torch.fx.experimental.proxy_tensor._should_save_eager_input_vals,
         dict(vars(torch.fx.experimental.sym_node.SymNode)),
-        gc.isenabled(),
         torch._dynamo.config.specialize_int,
         torch._dynamo.config.capture_scalar_outputs,
         torch.get_rng_state().tolist(),

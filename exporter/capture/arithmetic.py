@@ -9,10 +9,9 @@ remembers in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
-from unittest.mock import patch
 
 from exporter.torch_internals import SYMBOLS_ARE_VERSIONED, ShapeEnv, SymNode, get_proxy_mode
 
@@ -31,16 +30,21 @@ _Operation = Callable[[Any, Any], Any]
 @contextmanager
 def remembered_arithmetic(shape_env: Any) -> Iterator[None]:
     """Remember results for the symbols of one environment."""
-    with ExitStack() as stack:
-        if SYMBOLS_ARE_VERSIONED and not shape_env._translation_validation_enabled:
-            for name in _OPERATIONS:
-                stack.enter_context(patch.object(SymNode, name, _remembered(getattr(SymNode, name), shape_env)))
-            stack.enter_context(patch.object(SymNode, "expr", _sooner(SymNode.expr)))
-        if not shape_env.should_record_events:
-            for name in _RECORDED:
-                method = MethodType(getattr(ShapeEnv, name).__wrapped__, shape_env)
-                stack.enter_context(patch.object(shape_env, name, method))
+    before: dict[str, Any] = {}
+    if SYMBOLS_ARE_VERSIONED and not shape_env._translation_validation_enabled:
+        before = {name: vars(SymNode)[name] for name in (*_OPERATIONS, "expr")}
+    recorded = () if shape_env.should_record_events else _RECORDED
+    try:
+        for name, method in before.items():
+            setattr(SymNode, name, _sooner(method) if name == "expr" else _remembered(method, shape_env))
+        for name in recorded:
+            setattr(shape_env, name, MethodType(getattr(ShapeEnv, name).__wrapped__, shape_env))
         yield
+    finally:
+        for name, method in before.items():
+            setattr(SymNode, name, method)
+        for name in recorded:
+            delattr(shape_env, name)
 
 
 def _remembered(operation: _Operation, shape_env: Any) -> _Operation:
