@@ -52,7 +52,14 @@ def assert_equal_programs(
 
 
 _SAYS_VAL_AGAIN = {"eager_input_vals", "example_value", "tensor_meta"}
-_TELLS_OF_EARLIER_GRAPHS = {"creation_timestamp", "desc", "from_node", "original_aten", "seq_nr"}
+_TELLS_OF_EARLIER_GRAPHS = {
+    "creation_timestamp",
+    "desc",
+    "from_node",
+    "is_functional_regenerated",
+    "original_aten",
+    "seq_nr",
+}
 NOT_STORED = frozenset(_SAYS_VAL_AGAIN | _TELLS_OF_EARLIER_GRAPHS)
 """Metadata of nodes that an archive leaves out."""
 

@@ -152,7 +152,7 @@ def assert_unflattens(program: torch.export.ExportedProgram, module: nn.Module) 
     return unflattened
 
 
-@pytest.mark.parametrize("name", ["below", "both_names", "hooked"])
+@pytest.mark.parametrize("name", ["below", "both_names", "hooked", "nested", "twice"])
 def test_equals_torch_and_unflattens_in_strict_mode(name):
     kind, paths, shapes = CASES[name]
     how = {"dynamic_shapes": shapes, "preserve_module_call_signature": paths, "strict": True}

@@ -19,7 +19,6 @@ from tests.capture_refusals import asserts, ones, raises
 from tests.databases.samples import EXAMPLES, Mode, Sample, example, module_samples
 from tests.models import cases
 from tests.program_equality import assert_equal_programs
-from tests.test_call_signatures import CASES as CALLS
 
 STRICT = Mode(strict=True, ir="training")
 
@@ -63,17 +62,6 @@ def test_inference_equals_torch(name):
     sample = Sample(name, made.module, made.args, made.kwargs, made.shapes)
     mode = Mode(strict=True, ir="inference")
     assert_equal_programs(sample.by_us(mode), sample.by_torch(mode), same_tensors=True)
-
-
-@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # by torch.export.unflatten
-@pytest.mark.parametrize("name", ["twice", "nested", "hooked"])
-def test_calls_of_preserved_submodules_equal_torch(name):
-    make, paths, shapes = CALLS[name]
-    how = {"dynamic_shapes": shapes, "strict": True, "preserve_module_call_signature": paths}
-    module, x = make(), torch.randn(4, 4)
-    program = capture(module, (x,), **how)
-    assert_equal_programs(program, torch.export.export(module, (x,), **how))
-    torch.testing.assert_close(torch.export.unflatten(program)(x), module(x))
 
 
 def test_another_method_is_followed():

@@ -51,6 +51,8 @@ class Root(torch.nn.Module):
         else:
             result = module(*args, **kwargs)
         leaves, self.out_spec = pytree.tree_flatten(result)
+        if self._mode is not None:
+            self.out_spec = module.graph._codegen.pytree_info.out_spec  # `result` has a tuple for each torch.Size
         if not all(map(_is_output, leaves)):
             _refuse_output(result, self._method)
         return tuple(leaves)

@@ -27,6 +27,11 @@ def named_dims() -> Case:
 
 
 @case
+def sizes_that_are_returned() -> Case:
+    return Case(Module(lambda self, x: {"size": (x.shape, x + 1)}), (torch.randn(4, 6),), shapes=(({0: Dim("n")},),))
+
+
+@case
 def dims_by_position() -> Case:
     return Case(Add(), (torch.randn(4, 6), torch.randn(6, 3)), shapes=({0: Dim("b")}, None))
 
