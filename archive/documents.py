@@ -14,7 +14,7 @@ import msgspec
 
 from archive.header import MAX_DIMENSIONS
 from schema import calls, constraints, debug, graph, literals
-from schema.dtypes import SPARSE_LAYOUTS
+from schema.dtypes import INDEX_DTYPES, SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
 from schema.names import check_class, check_identifier, check_plain_text
 
@@ -202,7 +202,8 @@ def _check_values(document: graph.ProgramGraph, loc: Loc) -> None:
 
 def _check_sparse_value(row: graph.SparseValue, loc: Loc) -> None:
     blocks = 2 if row.layout in ("sparse_bsr", "sparse_bsc") else 0
-    if row.layout not in SPARSE_LAYOUTS or len(row.shape) > MAX_DIMENSIONS or len(row.block) != blocks:
+    known = row.layout in SPARSE_LAYOUTS and row.indices in INDEX_DTYPES
+    if not known or len(row.shape) > MAX_DIMENSIONS or len(row.block) != blocks:
         raise FormatError(f"a malformed sparse value of layout {row.layout[:40]!r}", loc=loc)
     if not 0 <= row.dense <= len(row.shape) or min((*row.shape, 0)) < 0 or min((*row.block, 1)) < 1:
         raise FormatError("a size is out of range", loc=loc)

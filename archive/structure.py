@@ -92,10 +92,11 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
     if len(strides) != len(tensor.shape):
         raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
     itemsize = CARRIERS[tensor.dtype].nbytes
-    numbers = (*tensor.shape, *strides, tensor.offset, math.prod(tensor.shape) * itemsize)
+    composite = is_composite(tensor)  # a sparse tensor may stand for more elements than any memory holds
+    numbers = (*tensor.shape, *strides, tensor.offset, 0 if composite else math.prod(tensor.shape) * itemsize)
     if min(numbers) < 0 or max(numbers) > LARGEST:
         raise FormatError("a size, stride or offset is out of range", loc=loc)
-    if is_composite(tensor):
+    if composite:
         return
     if not 0 <= tensor.storage < len(storages):
         raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)

@@ -472,10 +472,11 @@ def validate_sparse(tensor: torch.Tensor, parts: list[torch.Tensor]) -> None:
     Raises:
         RuntimeError: An index is out of range, or the parts do not fit each other.
     """
+    aten = torch.ops.aten
     if tensor.layout is torch.sparse_coo:
-        torch._validate_sparse_coo_tensor_args(*parts, tensor.shape, tensor.is_coalesced())  # type: ignore[attr-defined]
+        aten._validate_sparse_coo_tensor_args(*parts, tensor.shape, tensor.is_coalesced())
     else:
-        torch._validate_sparse_compressed_tensor_args(*parts, tensor.shape, tensor.layout)  # type: ignore[attr-defined]
+        aten._validate_sparse_compressed_tensor_args(*parts, tensor.shape, tensor.layout)
 
 
 def backed_hints(shape_env: ShapeEnv) -> dict[Any, Any]:

@@ -62,6 +62,9 @@ SPARSE_LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The plain tensors that a sparse tensor of each layout is made of."""
 
+INDEX_DTYPES: Final = ("int64", "int32")
+"""Element types that the indices of a sparse tensor can have."""
+
 CODE_BYTES: Final[dict[str, int]] = {
     "BOOL": 1,
     "U8": 1,

@@ -93,6 +93,7 @@ class TensorTable:
         first = self._objects.get(id(tensor))
         if first is not None:
             return replace(self._rows[first], name=name, tied=first)
+        _check_storable(tensor, (name,))
         fields: dict[str, Any] = {
             "name": name,
             "dtype": torch_name(tensor.dtype),
@@ -101,7 +102,6 @@ class TensorTable:
             "requires_grad": tensor.requires_grad,
             "parameter": isinstance(tensor, torch.nn.Parameter),
         }
-        _check_storable(tensor, (name,))
         composite = take_apart(tensor, (name,))
         if composite is None:
             return documents.Tensor(**fields, **self._view(name, tensor))

@@ -19,14 +19,12 @@ def build_sparse(sparse: Sparse, shape: Sequence[int], parts: list[torch.Tensor]
     Raises:
         FormatError: An index is out of range, or the parts do not fit each other.
     """
+    coordinates = sparse.layout == "sparse_coo"
+    layout = torch_constant(Layout(sparse.layout), loc)
+    make: Any = torch.sparse_coo_tensor if coordinates else torch.sparse_compressed_tensor
+    options = {"is_coalesced": sparse.coalesced} if coordinates else {"layout": layout}
     try:
-        *indices, values = parts
-        if sparse.layout == "sparse_coo":
-            return torch.sparse_coo_tensor(
-                *indices, values, size=shape, is_coalesced=sparse.coalesced, check_invariants=True
-            )
-        layout = torch_constant(Layout(sparse.layout), loc)
-        return torch.sparse_compressed_tensor(*indices, values, size=shape, layout=layout, check_invariants=True)
+        return make(*parts, shape, **options, check_invariants=True)  # type: ignore[no-any-return]
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise FormatError(f"not a valid sparse tensor: {error}", loc=loc) from error
 
