@@ -100,7 +100,7 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         return
     if not 0 <= tensor.storage < len(storages):
         raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
-    if tensor.conjugate and not tensor.dtype.startswith("complex"):
+    if tensor.conjugate and "complex" not in tensor.dtype:
         raise FormatError(f"a conjugate of {tensor.dtype}", loc=loc)
     needed = (tensor.offset + _extent(tensor.shape, strides)) * itemsize
     if needed > storages[tensor.storage].nbytes:

@@ -33,7 +33,10 @@ class TensorClasses:
             ClassError: Its module is not admitted or not imported, or has no such class of wrapper tensors.
         """
         if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in self._allowed):
-            remedy = f'if you trust it, import {module} and pass allow_classes=["{module}"]'
+            remedy = (
+                f'if you trust it, import {module} and pass allow_classes=["{module}"]; '
+                f"on the command line: --import {module} --allow-classes {module}"
+            )
             raise ClassError(f"the program has tensors of class {module}.{name}", loc=loc, remedy=remedy)
         found: object = sys.modules.get(module)
         if found is None:

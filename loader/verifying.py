@@ -199,4 +199,6 @@ def _difference(found: list[Any], expected: list[Any], **tolerances: float) -> s
             torch.testing.assert_close(one, other, equal_nan=True, **tolerances)  # type: ignore[arg-type]
         except AssertionError as error:
             return f"value {place}: {error}"
+        except Exception as error:  # whatever a class of tensors raises
+            return f"value {place} cannot be compared: {type(error).__name__} {error}"
     return None

@@ -45,6 +45,7 @@ CARRIERS: Final[dict[str, Carrier]] = {
     "float8_e5m2fnuz": Carrier("U8", 1, 1),
     "float4_e2m1fn_x2": Carrier("U8", 1, 1),
     "complex32": Carrier("F16", 2, 4),
+    "bcomplex32": Carrier("BF16", 2, 4),
     "complex64": Carrier("C64", 1, 8),
     "complex128": Carrier("F64", 2, 16),
     **{f"{sign}int{bits}": Carrier("U8", 1, 1) for bits in range(1, 8) for sign in ("", "u")},

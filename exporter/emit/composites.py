@@ -14,7 +14,7 @@ from schema.errors import Loc, UnsupportedError
 from schema.names import is_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from schema.literals import Literal
 
@@ -49,6 +49,20 @@ def take_apart(tensor: torch.Tensor, loc: Loc) -> Composite | None:
     if is_traceable_wrapper_subclass(tensor):
         return _subclass(tensor, loc)
     return _sparse(tensor, loc) if tensor.layout is not torch.strided else None
+
+
+def plain_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors with storages of their own that a tensor is made of; of a plain one, itself.
+
+    Raises:
+        UnsupportedError: What it is made of cannot be stored.
+    """
+    composite = take_apart(tensor, ())
+    if composite is None:
+        yield tensor
+    else:
+        for part in composite.parts.values():
+            yield from plain_parts(part)
 
 
 def flatten(tensor: torch.Tensor, loc: Loc) -> Flattened:
