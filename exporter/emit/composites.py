@@ -69,7 +69,8 @@ def flatten(tensor: torch.Tensor, loc: Loc) -> Flattened:
     """Take a wrapper subclass apart.
 
     Raises:
-        UnsupportedError: Its class cannot be found by name, or its context is more than plain values.
+        UnsupportedError: Its class cannot be found by name, its context is more than plain values, or what it names as
+            an inner tensor is none.
     """
     kind = type(tensor)
     if not is_class(kind.__module__, kind.__qualname__):
@@ -77,6 +78,8 @@ def flatten(tensor: torch.Tensor, loc: Loc) -> Flattened:
         raise UnsupportedError(message, loc=loc, remedy="define the class at the top of a module")
     names, context = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
     parts = {name: getattr(tensor, name) for name in names}
+    if odd := [name for name, part in parts.items() if not isinstance(part, torch.Tensor)]:
+        raise UnsupportedError(f"{kind.__qualname__}.{odd[0]} is no tensor", loc=loc)
     return Flattened(kind.__module__, kind.__qualname__, parts, emit_literal(context, (*loc, "__tensor_flatten__")))
 
 
@@ -111,11 +114,10 @@ def _sparse(tensor: torch.Tensor, loc: Loc) -> Composite:
 
 def _subclass(tensor: torch.Tensor, loc: Loc) -> Composite:
     flat = flatten(tensor, loc)
-    strides = None if tensor.is_contiguous() else list(tensor.stride())
 
     def fields(places: Sequence[int]) -> dict[str, Any]:
         named = [documents.NamedTensor(key=key, tensor=place) for key, place in zip(flat.parts, places, strict=True)]
         subclass = documents.Subclass(module=flat.module, qualname=flat.qualname, parts=named, context=flat.context)
-        return {"subclass": subclass, "strides": strides}
+        return {"subclass": subclass}
 
     return Composite(flat.parts, fields)

@@ -56,7 +56,7 @@ class TensorTable:
             reserved: Whether the name may begin with one of our own prefixes.
 
         Raises:
-            UnsupportedError: It has no plain memory, or another tensor has that name.
+            UnsupportedError: It is of a kind that no archive can hold, or another tensor has that name.
         """
         known = self._tensors.get(name)
         if known is not None:
@@ -98,6 +98,7 @@ class TensorTable:
             "name": name,
             "dtype": torch_name(tensor.dtype),
             "shape": list(tensor.shape),
+            "strides": _strides(tensor),
             "device": str(tensor.device),
             "requires_grad": tensor.requires_grad,
             "parameter": isinstance(tensor, torch.nn.Parameter),
@@ -111,7 +112,6 @@ class TensorTable:
     def _view(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
         return {
             "storage": self._storage(name, tensor),
-            "strides": None if list(tensor.stride()) == contiguous_strides(tensor.shape) else list(tensor.stride()),
             "offset": int(tensor.storage_offset()),
             "conjugate": tensor.is_conj(),
             "negative": tensor.is_neg(),
@@ -128,9 +128,17 @@ class TensorTable:
         return place
 
 
+def _strides(tensor: torch.Tensor) -> list[int] | None:
+    """Strides of a tensor, None if they are those of elements that follow each other, or if its layout has none."""
+    if tensor.layout is not torch.strided:
+        return None
+    strides = list(tensor.stride())
+    return None if strides == contiguous_strides(tensor.shape) else strides
+
+
 def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one is other or (
-        type(one) is type(other) in _PLAIN_TYPES
+        {type(one), type(other)} <= set(_PLAIN_TYPES)
         and one.layout is other.layout is torch.strided
         and one.data_ptr() == other.data_ptr()
         and _geometry(one) == _geometry(other)
