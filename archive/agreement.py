@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from schema.errors import FormatError, Loc
-from schema.graph import ProgramGraph, TensorValue
+from schema.graph import ProgramGraph, SparseValue, SubclassValue, TensorValue
 from schema.operators import NODE_KINDS
 from schema.signature import USER_OUTPUT_KINDS
 
@@ -49,13 +49,14 @@ def _check_ports(ports: Sequence[Port], arguments: Sequence[Argument], graph: Pr
     for port, argument in zip(ports, arguments, strict=True):
         place = values.get(argument.name, -1)
         value = graph.values[place] if 0 <= place < len(graph.values) else None
+        value = graph.values[value.outer] if isinstance(value, SubclassValue) else value
         if not _agrees(port, value):
             raise FormatError("not the type or shape that the graph has", loc=(*loc, port.name[:80]))
 
 
 def _agrees(port: Port, value: Value | None) -> bool:
     """Whether a port describes a value; sizes that may vary are only compared in being so."""
-    if not isinstance(value, TensorValue):
+    if not isinstance(value, (TensorValue, SparseValue)):
         return port.kind != "tensor"
     sizes = [size if isinstance(size, int) else None for size in value.shape]
     shown = [size if isinstance(size, int) else None for size in port.shape]

@@ -47,12 +47,17 @@ AllowOps = Annotated[
     list[str] | None,
     typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
 ]
+AllowClasses = Annotated[
+    list[str] | None,
+    typer.Option("--allow-classes", metavar="MODULE", help="Modules whose classes of tensors the program may have."),
+]
 Imports = Annotated[
     list[str] | None,
     typer.Option(
         "--import",
         metavar="PACKAGE",
-        help="Import a package first, for the custom operators that it defines; the working directory is searched too.",
+        help="Import a package first, for the operators and classes that it defines; "
+        "the working directory is searched too.",
     ),
 ]
 
@@ -215,7 +220,13 @@ def inspect(
 
 
 @app.command()
-def verify(file: Archive, allow_ops: AllowOps = None, imports: Imports = None, json: Json = False) -> None:
+def verify(
+    file: Archive,
+    allow_ops: AllowOps = None,
+    allow_classes: AllowClasses = None,
+    imports: Imports = None,
+    json: Json = False,
+) -> None:
     """Check everything about an archive, and run its recorded example.
 
     Digests, structure, operators, rebuild, torch's own verifier, recorded outputs. Verified means: the file is what
@@ -230,7 +241,7 @@ def verify(file: Archive, allow_ops: AllowOps = None, imports: Imports = None, j
     import_all(imports or [])
     if not json:
         open_archive(file).close()  # what is no archive at all is an error, not a report
-    report = verify_archive(file, allow_ops=allow_ops or [])
+    report = verify_archive(file, allow_ops=allow_ops or [], allow_classes=allow_classes or [])
     plain = report.to_dict()
     _print(plain, json, lambda: report_lines(plain["checks"]))
     if not report.ok:
@@ -251,6 +262,7 @@ def run(
         typer.Option("--save", metavar="FILE", help="Save output tensors as safetensors.", show_default=False),
     ] = None,
     allow_ops: AllowOps = None,
+    allow_classes: AllowClasses = None,
     imports: Imports = None,
     json: Json = False,
 ) -> None:
@@ -270,7 +282,12 @@ def run(
         raise UsageError("--example and --input exclude each other", remedy="choose one")
     import_all(imports or [])
     outputs = run_archive(
-        file, None if example else inputs or [], method=method, device=device, allow_ops=allow_ops or []
+        file,
+        None if example else inputs or [],
+        method=method,
+        device=device,
+        allow_ops=allow_ops or [],
+        allow_classes=allow_classes or [],
     )
     if save is not None:
         count = save_outputs(save, outputs)

@@ -23,7 +23,13 @@ _FEW: Final = 6
 
 
 def run_archive(
-    path: Path, inputs: Sequence[str] | None, *, method: str, device: str | None, allow_ops: Iterable[str]
+    path: Path,
+    inputs: Sequence[str] | None,
+    *,
+    method: str,
+    device: str | None,
+    allow_ops: Iterable[str],
+    allow_classes: Iterable[str],
 ) -> list[tuple[str, Any]]:
     """Outputs of a method by name, without gradients.
 
@@ -33,6 +39,7 @@ def run_archive(
         method: Name of the method.
         device: Where to run it; None is where it was captured.
         allow_ops: Namespaces of custom operators that may be called.
+        allow_classes: Modules whose classes of tensors the program may have.
 
     Raises:
         ArchiveError: The archive cannot be loaded, the inputs do not fit, or the program fails.
@@ -43,7 +50,7 @@ def run_archive(
     with open_archive(path) as archive:
         described = archive.method(method)
     given = None if inputs is None else _arguments(described, inputs, device)
-    module = load_module(path, method=method, device=device, allow_ops=allow_ops)
+    module = load_module(path, method=method, device=device, allow_ops=allow_ops, allow_classes=allow_classes)
     args, kwargs = ((), given) if given is not None else _example(module.example_inputs)
     try:
         with torch.no_grad():

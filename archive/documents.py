@@ -14,8 +14,9 @@ import msgspec
 
 from archive.header import MAX_DIMENSIONS
 from schema import calls, constraints, debug, graph, literals
+from schema.dtypes import INDEX_DTYPES, SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
-from schema.names import check_plain_text
+from schema.names import check_class, check_identifier, check_plain_text
 
 MAX_DEPTH: Final = 64
 """How deep containers, trees and operands may be nested; Python's parser allows about 90 in code."""
@@ -135,8 +136,8 @@ def _exponent(row: constraints.Apply, rows: Sequence[Any], loc: Loc) -> int:
 
 
 def _check_graph(document: graph.ProgramGraph, loc: Loc) -> None:
-    parts = [_count(literal, (*loc, "literals", place)) for place, literal in enumerate(document.literals)]
-    _count(document.custom, (*loc, "custom"))
+    parts = [check_literal(literal, (*loc, "literals", place)) for place, literal in enumerate(document.literals)]
+    check_literal(document.custom, (*loc, "custom"))
     _check_values(document, loc)
     _check_frames(document, (*loc, "frames"))
     for names in document.functions:
@@ -185,6 +186,11 @@ def _check_values(document: graph.ProgramGraph, loc: Loc) -> None:
             case graph.TensorValue():
                 if len(row.shape) > MAX_DIMENSIONS or len(row.strides) != len(row.shape):
                     raise FormatError(f"{len(row.shape)} dimensions with {len(row.strides)} strides", loc=where)
+            case graph.SparseValue():
+                _check_sparse_value(row, where)
+            case graph.SubclassValue():
+                _check_subclass_value(row, document, place, where)
+                parts = [row.outer, *row.parts]
         sizes.append(1 + sum(sizes[part] for part in parts))
         depths.append(1 + max((depths[part] for part in parts), default=0))
         if sizes[-1] > MAX_PARTS or depths[-1] > MAX_DEPTH:
@@ -192,6 +198,25 @@ def _check_values(document: graph.ProgramGraph, loc: Loc) -> None:
     used = sum(sizes[node.value] for each in document.graphs for node in each.nodes if 0 <= node.value < len(sizes))
     if used > MAX_PARTS:
         raise FormatError(f"the values of the nodes have {used} parts", loc=loc)
+
+
+def _check_sparse_value(row: graph.SparseValue, loc: Loc) -> None:
+    blocks = 2 if row.layout in ("sparse_bsr", "sparse_bsc") else 0
+    known = row.layout in SPARSE_LAYOUTS and row.indices in INDEX_DTYPES
+    if not known or len(row.shape) > MAX_DIMENSIONS or len(row.block) != blocks:
+        raise FormatError(f"a malformed sparse value of layout {row.layout[:40]!r}", loc=loc)
+    if not 0 <= row.dense <= len(row.shape) or min((*row.shape, 0)) < 0 or min((*row.block, 1)) < 1:
+        raise FormatError("a size is out of range", loc=loc)
+
+
+def _check_subclass_value(row: graph.SubclassValue, document: graph.ProgramGraph, place: int, loc: Loc) -> None:
+    check_class(row.module, row.qualname, loc)
+    _check_place(row.context, document.literals, "literal", loc)
+    for part in (row.outer, *row.parts):
+        _check_place(part, place, "value", loc)
+    names = {check_identifier(name, loc) for name in row.attributes}
+    if not isinstance(document.values[row.outer], graph.TensorValue) or not len(names) == len(row.parts) > 0:
+        raise FormatError("a malformed wrapper subclass", loc=loc)
 
 
 def _check_frames(document: graph.ProgramGraph, loc: Loc) -> None:
@@ -224,8 +249,12 @@ def _count_operand(operand: graph.Operand, parts: Sequence[int], loc: Loc, depth
     return 1 + sum(_count_operand(item, parts, loc, depth + 1) for item in inner)
 
 
-def _count(literal: literals.Literal, loc: Loc, depth: int = 0) -> int:
-    """How many parts a literal has."""
+def check_literal(literal: literals.Literal, loc: Loc, depth: int = 0) -> int:
+    """How many parts a literal has.
+
+    Raises:
+        FormatError: It is nested too deep.
+    """
     if depth > MAX_DEPTH:
         raise FormatError("a value nested too deep", loc=loc)
     inner: Iterable[literals.Literal] = ()
@@ -236,7 +265,7 @@ def _count(literal: literals.Literal, loc: Loc, depth: int = 0) -> int:
             inner = (*keys, *values)
         case literals.Slice(start, stop, step):
             inner = (start, stop, step)
-    return 1 + sum(_count(item, loc, depth + 1) for item in inner)
+    return 1 + sum(check_literal(item, loc, depth + 1) for item in inner)
 
 
 def _check_calls(document: calls.Calls, loc: Loc) -> None:
@@ -253,7 +282,7 @@ def _check_tree(tree: calls.Tree, types: Sequence[calls.TreeType], loc: Loc, dep
         if depth > MAX_DEPTH:
             raise FormatError("a tree nested too deep", loc=loc)
         _check_place(tree.container, types, "type", loc)
-        _count(tree.context, loc)
+        check_literal(tree.context, loc)
         for child in tree.children:
             _check_tree(child, types, loc, depth + 1)
 

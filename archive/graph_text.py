@@ -26,6 +26,8 @@ from schema.graph import (
     LiteralValue,
     ProgramGraph,
     SliceOf,
+    SparseValue,
+    SubclassValue,
     Symbolic,
     TensorValue,
     TupleOf,
@@ -178,6 +180,10 @@ def _value(value: Value, done: list[str], section: ProgramGraph, expressions: li
             shape = [_size(size, expressions) for size in value.shape]
             device = "" if value.device.kind == "cpu" else f" {device_text(value.device)}"
             return tensor_text(value.dtype, shape) + device
+        case SparseValue():
+            return f"{value.layout} {tensor_text(value.dtype, value.shape)}"
+        case SubclassValue():
+            return f"{value.qualname}({at(done, value.outer, _LOC)})"
         case Symbolic():
             return f"{value.kind}({_size(value, expressions)})"
         case LiteralValue(literal):

@@ -108,7 +108,7 @@ def tensor_lines(summary: Summary) -> Iterator[str]:
             tensor.role,
             tensor_text(tensor.dtype, tensor.shape),
             bytes_text(tensor.nbytes),
-            f"view of {tensor.storage}" if tensor.view or tensor.storage != tensor.name else "",
+            f"view of {tensor.storage}" if tensor.view or tensor.storage not in (tensor.name, "") else "",
         )
         for tensor in summary.tensors
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from archive.composites import check_composites, is_composite
+from archive.documents import check_literal
 from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.codec import MAX_DECODED_BYTES
 from schema.dtypes import CARRIERS, stored_shape
@@ -49,6 +51,7 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
     for index, tensor in enumerate(manifest.tensors):
         _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
+    check_composites(manifest.tensors, ("manifest", "tensors"))
     _check_owners(manifest, entries)
     for method in manifest.methods:
         _check_names(method, manifest.tensors, ("manifest", "methods", method.name))
@@ -80,20 +83,25 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, int, bytes, Loc]]:
 
 
 def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
-    """The tensor is a view of a storage and lies inside it."""
+    """The tensor has an element type and a shape, and if it is a view of a storage, it lies inside it."""
     if tensor.dtype not in CARRIERS:
         raise FormatError(f"unknown element type {tensor.dtype[:40]!r}", loc=loc)
-    if not 0 <= tensor.storage < len(storages):
-        raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
     if len(tensor.shape) > MAX_DIMENSIONS:
         raise FormatError(f"{len(tensor.shape)} dimensions", loc=loc)
     strides = tensor.strides if tensor.strides is not None else contiguous_strides(tensor.shape)
     if len(strides) != len(tensor.shape):
         raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
     itemsize = CARRIERS[tensor.dtype].nbytes
-    numbers = (*tensor.shape, *strides, tensor.offset, math.prod(tensor.shape) * itemsize)
+    composite = is_composite(tensor)  # a sparse tensor may stand for more elements than any memory holds
+    numbers = (*tensor.shape, *strides, tensor.offset, 0 if composite else math.prod(tensor.shape) * itemsize)
     if min(numbers) < 0 or max(numbers) > LARGEST:
         raise FormatError("a size, stride or offset is out of range", loc=loc)
+    if composite:
+        return
+    if not 0 <= tensor.storage < len(storages):
+        raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
+    if tensor.conjugate and "complex" not in tensor.dtype:
+        raise FormatError(f"a conjugate of {tensor.dtype}", loc=loc)
     needed = (tensor.offset + _extent(tensor.shape, strides)) * itemsize
     if needed > storages[tensor.storage].nbytes:
         room = storages[tensor.storage].nbytes
@@ -107,12 +115,17 @@ def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         if storage.name.startswith(STORAGES):
             continue
         owner = tensors.get(storage.name)
-        if owner is None or owner.storage != place or owner.offset or not is_contiguous(owner.shape, owner.strides):
+        if owner is None or owner.storage != place or owner.offset or not _is_plain(owner):
             raise FormatError("a storage under the name of a tensor that is not it", loc=("header", storage.name))
         entry = entries[storage.name]
         if (entry.code, entry.shape) != (CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape)):
             stored = f"{entry.code}{list(entry.shape)}"
             raise FormatError(f"{owner.dtype}{owner.shape} stored as {stored}", loc=("header", storage.name))
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is what its bytes say: in order, and neither conjugated nor negated."""
+    return is_contiguous(tensor.shape, tensor.strides) and not (tensor.conjugate or tensor.negative)
 
 
 def _check_names(method: Method, tensors: Sequence[Tensor], loc: Loc) -> None:
@@ -175,6 +188,7 @@ def _check_values(values: list[ExampleValue], tensors: int, loc: Loc) -> None:
     for index, item in enumerate(values):
         if item.tensor is not None and not 0 <= item.tensor < tensors:
             raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, index))
+        check_literal(item.value, (*loc, index))
 
 
 def _unique(names: Iterable[str], loc: Loc) -> None:

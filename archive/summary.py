@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from archive.composites import is_composite, parts_of
 from archive.reading import open_archive
 from archive.structure import contiguous_strides
 from archive.text import literal_text
 from schema.dtypes import CARRIERS
-from schema.names import CONSTANTS, RESERVED
+from schema.names import CONSTANTS, PARTS, RESERVED
 
 if TYPE_CHECKING:
     import os
@@ -119,13 +120,13 @@ class Tensor(_Part, frozen=True):
 
     Attributes:
         name: Its name.
-        role: ``parameter``, ``buffer``, ``constant`` or ``example``.
+        role: ``parameter``, ``buffer``, ``constant``, ``example``, or ``part`` of another tensor.
         dtype: torch's name of the element type.
         shape: Size of each dimension, in elements.
         nbytes: Size in bytes.
         requires_grad: Whether gradients flow to it.
         device: Where it was when it was written.
-        storage: Name of the stored tensor that it is a view of.
+        storage: Name of the stored tensor that it is a view of; empty if it is made of other tensors.
         view: Whether it is something else than the whole of its storage, in order.
     """
 
@@ -195,7 +196,8 @@ def inspect(path: str | os.PathLike[str], *, depth: int = 2) -> Summary:
 def summarize(file: ArchiveFile, depth: int) -> Summary:
     """Say what is in an open archive, see :func:`inspect`."""
     manifest = file.manifest
-    tensors = [_tensor(tensor, manifest) for tensor in manifest.tensors]
+    sizes = _sizes(manifest)
+    tensors = [_tensor(tensor, manifest, size) for tensor, size in zip(manifest.tensors, sizes, strict=True)]
     distinct = _distinct(manifest, tensors)
     parameters = [tensor for tensor in distinct if tensor.role == "parameter"]
     return Summary(
@@ -244,9 +246,20 @@ def _port(port: documents.Port) -> Port:
     )
 
 
-def _tensor(tensor: documents.Tensor, manifest: documents.Manifest) -> Tensor:
-    storage = manifest.storages[tensor.storage]
-    nbytes = min(math.prod(tensor.shape) * CARRIERS[tensor.dtype].nbytes, storage.nbytes)
+def _sizes(manifest: documents.Manifest) -> list[int]:
+    """Size in bytes of each tensor; of one that is made of others, of those together."""
+    sizes: list[int] = []
+    for tensor in manifest.tensors:
+        if is_composite(tensor):
+            sizes.append(sum(sizes[part] for part in parts_of(tensor)))
+        else:
+            nbytes = math.prod(tensor.shape) * CARRIERS[tensor.dtype].nbytes
+            sizes.append(min(nbytes, manifest.storages[tensor.storage].nbytes))
+    return sizes
+
+
+def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int) -> Tensor:
+    storage = None if is_composite(tensor) else manifest.storages[tensor.storage]
     in_order = tensor.strides is None or tensor.strides == contiguous_strides(tensor.shape)
     return Tensor(
         name=tensor.name,
@@ -256,12 +269,14 @@ def _tensor(tensor: documents.Tensor, manifest: documents.Manifest) -> Tensor:
         nbytes=nbytes,
         requires_grad=tensor.requires_grad,
         device=tensor.device,
-        storage=storage.name,
-        view=not in_order or nbytes < storage.nbytes,
+        storage=storage.name if storage else "",
+        view=storage is not None and (not in_order or nbytes < storage.nbytes),
     )
 
 
 def _role(tensor: documents.Tensor) -> str:
+    if tensor.name.startswith(PARTS):
+        return "part"
     if tensor.parameter:
         return "parameter"
     if tensor.name.startswith(CONSTANTS):
@@ -270,12 +285,13 @@ def _role(tensor: documents.Tensor) -> str:
 
 
 def _distinct(manifest: documents.Manifest, tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors without those that have the very elements of one before them."""
+    """The tensors without parts of others, and without those that have the very elements of one before them."""
     first: dict[object, Tensor] = {}
     for tensor, described in zip(tensors, manifest.tensors, strict=True):
         strides = described.strides or contiguous_strides(described.shape)
-        key = (described.storage, described.dtype, described.offset, tuple(described.shape), tuple(strides))
-        first.setdefault(key, tensor)
+        view = (described.storage, described.dtype, described.offset, tuple(described.shape), tuple(strides))
+        if tensor.role != "part":
+            first.setdefault((view, *parts_of(described)), tensor)
     return list(first.values())
 
 
@@ -314,5 +330,6 @@ def _modules(name: str, depth: int) -> Iterator[str]:
 def _shared(tensors: list[Tensor]) -> list[list[str]]:
     groups = defaultdict(list)
     for tensor in tensors:
-        groups[tensor.storage].append(tensor.name)
+        if tensor.storage:
+            groups[tensor.storage].append(tensor.name)
     return [names for names in groups.values() if len(names) > 1]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.emit.composites import plain_parts
 from exporter.torch_internals import pytree
 from schema.errors import UsageError
 from schema.manifest import EXAMPLE_SEED
@@ -42,7 +43,7 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
 @contextmanager
 def _unchanged(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
     # Storages and not tensors: a view may overlap itself, and could then not be written to.
-    storages = [tensor.untyped_storage() for tensor in tensors]
+    storages = [part.untyped_storage() for tensor in tensors for part in plain_parts(tensor)]
     kept = [storage.clone() for storage in storages]  # type: ignore[no-untyped-call]
     try:
         yield

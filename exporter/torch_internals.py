@@ -206,6 +206,7 @@ __all__ = [
     "is_opaque_value",
     "is_torchbind_object",
     "is_traceable_wrapper_subclass",
+    "is_zero_tensor",
     "lazy_graph_modules",
     "make_fx",
     "mark_dynamic",
@@ -237,6 +238,7 @@ __all__ = [
     "unobserved",
     "unset_fake_temporarily",
     "user_labels",
+    "validate_sparse",
 ]
 
 VERSION: tuple[int, int] = (lambda found: (int(found[0]), int(found[1])))(
@@ -458,6 +460,23 @@ def tree_serializer(kind: Any) -> TreeSerializer | None:
     return TreeSerializer(
         None if name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND else name, registered.to_dumpable_context
     )
+
+
+is_zero_tensor: Any = torch._is_zerotensor
+"""Whether a tensor stands for zeros that are nowhere in memory, as derivatives do in forward mode."""
+
+
+def validate_sparse(tensor: torch.Tensor, parts: list[torch.Tensor]) -> None:
+    """Check what a sparse tensor is made of.
+
+    Raises:
+        RuntimeError: An index is out of range, or the parts do not fit each other.
+    """
+    aten = torch.ops.aten
+    if tensor.layout is torch.sparse_coo:
+        aten._validate_sparse_coo_tensor_args(*parts, tensor.shape, tensor.is_coalesced())
+    else:
+        aten._validate_sparse_compressed_tensor_args(*parts, tensor.shape, tensor.layout)
 
 
 def backed_hints(shape_env: ShapeEnv) -> dict[Any, Any]:

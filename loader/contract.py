@@ -16,7 +16,7 @@ from loader.torch_internals import TreeSpec
 from schema import graph as documents
 from schema.constraints import Constraints, Interval
 from schema.errors import FormatError, InputError
-from schema.literals import DType
+from schema.literals import DType, Layout
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class TensorInput:
     dtype: torch.dtype
     shape: Sequence[documents.Size]
     device: torch.device
+    layout: torch.layout = torch.strided
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,13 @@ def flat_inputs(
     for name, path in zip(names, paths, strict=True):
         place = values.get(name, documents.ABSENT)
         row = document.values[place] if 0 <= place < len(document.values) else None
+        row = document.values[row.outer] if isinstance(row, documents.SubclassValue) else row
         match row:
-            case documents.TensorValue():
-                dtype = torch_constant(DType(row.dtype), ("graph", name))
-                found.append(TensorInput(path, dtype, row.shape, literals.device(row.device)))
+            case documents.TensorValue() | documents.SparseValue():
+                dtype, layout = (
+                    torch_constant(each, ("graph", name)) for each in (DType(row.dtype), Layout(row.layout))
+                )
+                found.append(TensorInput(path, dtype, row.shape, literals.device(row.device), layout))
             case documents.Symbolic():
                 found.append(NumberInput(path, row))
             case documents.LiteralValue(literal):
@@ -212,8 +216,8 @@ def _check_tensor(expected: TensorInput, value: Any) -> list[tuple[str, int, int
         raise InputError(f"{name} is of type {type(value).__name__}, expected a tensor of {expected.dtype}")
     if value.dtype != expected.dtype:
         raise InputError(f"{name} is of {value.dtype}, expected {expected.dtype}")
-    if value.layout is not torch.strided:
-        raise InputError(f"{name} is of layout {value.layout}, expected torch.strided")
+    if value.layout is not expected.layout:
+        raise InputError(f"{name} is of layout {value.layout}, expected {expected.layout}")
     shape = list(value.shape)
     if len(shape) != len(expected.shape):
         raise InputError(f"{name} has {len(shape)} dimensions (shape {shape}), expected {len(expected.shape)}")

@@ -20,6 +20,7 @@ def load(
     mmap: bool = True,
     debug: bool = False,
     allow_ops: Iterable[str] = (),
+    allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
 ) -> torch.export.ExportedProgram:
     """The program of an archive, verified by torch.
@@ -34,6 +35,7 @@ def load(
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
         allow_ops: Namespaces of custom operators that the program may call.
+        allow_classes: Modules, imported by the caller, of classes of wrapper tensors that the program may have.
         verify: ``sections`` checks the digests of what is read but weights, ``full`` those of the whole file.
 
     Raises:
@@ -42,8 +44,17 @@ def load(
         VersionError: It needs a newer reader.
         IntegrityError: Its bytes are not those that were written.
         OperatorError: An operator is forbidden, not admitted or unknown.
+        ClassError: A class of tensors is not admitted or unknown.
         UsageError: It has no such method, or this machine no such device.
     """
-    opening = open_method(path, method=method, device=device, mmap=mmap, allow_ops=allow_ops, verify=verify)
+    opening = open_method(
+        path,
+        method=method,
+        device=device,
+        mmap=mmap,
+        allow_ops=allow_ops,
+        allow_classes=allow_classes,
+        verify=verify,
+    )
     with opening as opened:
         return rebuild_program(opened, debug=debug)

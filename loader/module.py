@@ -33,6 +33,7 @@ def load_module(
     device: Target = None,
     mmap: bool = True,
     allow_ops: Iterable[str] = (),
+    allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
 ) -> ProgramModule:
     """The program of an archive as a module to call: the fast way to run it.
@@ -43,7 +44,15 @@ def load_module(
 
     The arguments are those of :func:`loader.load`, and so are the errors.
     """
-    opening = open_method(path, method=method, device=device, mmap=mmap, allow_ops=allow_ops, verify=verify)
+    opening = open_method(
+        path,
+        method=method,
+        device=device,
+        mmap=mmap,
+        allow_ops=allow_ops,
+        allow_classes=allow_classes,
+        verify=verify,
+    )
     with opening as opened:
         return build_module(opened)
 

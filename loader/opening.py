@@ -16,6 +16,7 @@ from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
+from loader.tensor_classes import TensorClasses
 from schema.errors import UsageError
 from schema.manifest import Method
 
@@ -34,6 +35,7 @@ class OpenMethod:
         operators: Resolves targets.
         literals: Builds literals.
         tensors: Builds tensors.
+        classes: Finds classes of wrapper tensors.
     """
 
     archive: ArchiveFile
@@ -41,6 +43,7 @@ class OpenMethod:
     operators: Operators
     literals: LiteralBuilder
     tensors: TensorBuilder
+    classes: TensorClasses
 
     def section(self, name: str, kind: type[Document]) -> Document:
         """One section of the method.
@@ -60,6 +63,7 @@ def open_method(
     device: Target = None,
     mmap: bool = True,
     allow_ops: Iterable[str] = (),
+    allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
 ) -> Iterator[OpenMethod]:
     """Open an archive for one of its methods. The arguments and errors are those of :func:`loader.load`."""
@@ -69,6 +73,7 @@ def open_method(
         found = archive.method(method)
         if verify == "full":
             check_digests(archive)
-        devices, operators = Devices(device), Operators(allow_ops)
-        tensors = TensorBuilder(archive, devices, mmap=mmap)
-        yield OpenMethod(archive, found, operators, LiteralBuilder(devices, operators), tensors)
+        devices, operators, classes = Devices(device), Operators(allow_ops), TensorClasses(allow_classes)
+        literals = LiteralBuilder(devices, operators)
+        tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap)
+        yield OpenMethod(archive, found, operators, literals, tensors, classes)

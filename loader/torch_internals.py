@@ -28,15 +28,18 @@ __all__ = [
     "captured_traceback",
     "exported_program",
     "fake_mode",
+    "fake_sparse",
     "fake_tensor",
     "find_registered",
     "forget_registered_name",
     "from_dumped_context",
+    "is_wrapper_class",
     "key_types",
     "load_verifier",
     "predispatch",
     "pytree",
     "set_backed_value",
+    "set_lazy_bits",
     "shape_guard",
     "source_types",
     "symbolic",
@@ -94,6 +97,30 @@ def fake_tensor(mode: Any, shape: Any, strides: Any, dtype: torch.dtype, device:
     """A tensor without memory."""
     with mode:
         return torch.empty_strided(shape, strides, dtype=dtype, device=device, requires_grad=grad)
+
+
+def fake_sparse(
+    mode: Any, shape: list[int], dense: int, block: list[int], indices: torch.dtype, coalesced: bool, **kind: Any
+) -> Any:
+    """A sparse tensor without memory, and without elements."""
+    aten = torch.ops.aten
+    with mode:
+        if kind["layout"] is torch.sparse_coo:
+            made = aten._sparse_coo_tensor_with_dims(len(shape) - dense, dense, shape, **kind)
+            return made._coalesced_(coalesced)
+        return aten._sparse_compressed_tensor_with_dims(0, dense, shape, block, indices, **kind)
+
+
+def set_lazy_bits(tensor: torch.Tensor, *, conjugate: bool, negative: bool) -> None:
+    """Say that a tensor's elements are the conjugates, or the negatives, of those in memory."""
+    if conjugate or negative:
+        torch._C._set_conj(tensor, conjugate)
+        torch._C._set_neg(tensor, negative)
+
+
+def is_wrapper_class(kind: type) -> bool:
+    """Whether a class is one of tensors that are made of other tensors."""
+    return issubclass(kind, torch.Tensor) and hasattr(kind, "__tensor_unflatten__") and kind is not torch.Tensor
 
 
 def set_backed_value(shape_env: ShapeEnv, symbol: Any, value: int) -> None:

@@ -1,4 +1,4 @@
-"""Element types: torch's names for them, and the safetensors dtype that carries each.
+"""Element types: torch's names for them, and the safetensors dtype that carries each; and sparse layouts.
 
 safetensors has no code for some of torch's types. A *carrier* says how their bytes are stored: as another type of
 which ``parts`` elements make one element of theirs.
@@ -45,10 +45,26 @@ CARRIERS: Final[dict[str, Carrier]] = {
     "float8_e5m2fnuz": Carrier("U8", 1, 1),
     "float4_e2m1fn_x2": Carrier("U8", 1, 1),
     "complex32": Carrier("F16", 2, 4),
+    "bcomplex32": Carrier("BF16", 2, 4),
     "complex64": Carrier("C64", 1, 8),
     "complex128": Carrier("F64", 2, 16),
+    **{f"{sign}int{bits}": Carrier("U8", 1, 1) for bits in range(1, 8) for sign in ("", "u")},
+    **{name: Carrier("U8", 1, 1) for name in ("bits8", "bits4x2", "bits2x4", "bits1x8")},
+    "bits16": Carrier("U16", 1, 2),
 }
 """Every element type that an archive can hold, by torch's name without the ``torch.``."""
+
+SPARSE_LAYOUTS: Final[dict[str, tuple[str, ...]]] = {
+    "sparse_coo": ("indices", "values"),
+    "sparse_csr": ("crow_indices", "col_indices", "values"),
+    "sparse_csc": ("ccol_indices", "row_indices", "values"),
+    "sparse_bsr": ("crow_indices", "col_indices", "values"),
+    "sparse_bsc": ("ccol_indices", "row_indices", "values"),
+}
+"""The plain tensors that a sparse tensor of each layout is made of."""
+
+INDEX_DTYPES: Final = ("int64", "int32")
+"""Element types that the indices of a sparse tensor can have."""
 
 CODE_BYTES: Final[dict[str, int]] = {
     "BOOL": 1,

@@ -84,6 +84,10 @@ class OperatorError(ArchiveError):
     """An operator is unknown to this process, forbidden, or not admitted by the caller."""
 
 
+class ClassError(ArchiveError):
+    """A class of tensors is unknown to this process, or not admitted by the caller."""
+
+
 class UnsupportedError(ArchiveError):
     """The program holds something that the format cannot carry."""
 

@@ -87,6 +87,52 @@ class TensorValue(Row, frozen=True, tag="tensor"):
     requires_grad: bool = False
 
 
+class SparseValue(Row, frozen=True, tag="sparse"):
+    """What is known of a sparse tensor before the program runs; how many elements it stores is not.
+
+    Attributes:
+        layout: torch's name of the layout.
+        dtype: torch's name of the element type.
+        shape: Size of each dimension, in elements.
+        dense: How many of its last dimensions are dense.
+        block: Height and width of a block; empty where the layout has none.
+        indices: torch's name of the type of its indices.
+        coalesced: Of the coordinate layout, whether its indices are known to be distinct and in order.
+        device: Where it was when the program was captured.
+        requires_grad: Whether gradients flow to it.
+    """
+
+    layout: str
+    dtype: str
+    shape: list[int]
+    dense: int
+    block: list[int]
+    indices: str
+    coalesced: bool
+    device: Device
+    requires_grad: bool
+
+
+class SubclassValue(Row, frozen=True, tag="subclass"):
+    """What is known of a wrapper subclass before the program runs.
+
+    Attributes:
+        module: Module that defines the class.
+        qualname: Name of the class in it.
+        attributes: Names of its inner tensors.
+        parts: Their places in the table of values.
+        context: The other result of ``__tensor_flatten__``: place in the table of literals.
+        outer: The tensor that it stands for: place in the table of values.
+    """
+
+    module: str
+    qualname: str
+    attributes: list[str]
+    parts: list[int]
+    context: int
+    outer: int
+
+
 class LiteralValue(Row, frozen=True, tag="literal"):
     """A plain value, by its place in the table of literals."""
 
@@ -105,7 +151,7 @@ class TupleValue(Row, frozen=True, tag="tuple"):
     items: list[int]
 
 
-Value = Union[TensorValue, Symbolic, LiteralValue, ListValue, TupleValue]  # noqa: UP007
+Value = Union[TensorValue, SparseValue, SubclassValue, Symbolic, LiteralValue, ListValue, TupleValue]  # noqa: UP007
 
 
 class ModuleFrame(Row, frozen=True):

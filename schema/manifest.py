@@ -38,19 +38,61 @@ class Storage(Record, frozen=True):
     sha256: bytes
 
 
+class NamedTensor(Record, frozen=True):
+    """A key of a dictionary of tensors, and the place of its tensor in the table of tensors."""
+
+    key: str
+    tensor: int
+
+
+class Sparse(Record, frozen=True):
+    """What a sparse tensor is made of.
+
+    Attributes:
+        layout: torch's name of the layout.
+        parts: Places of its tensors, in the order of :data:`schema.dtypes.SPARSE_LAYOUTS`.
+        coalesced: Of the coordinate layout, whether its indices are known to be distinct and in order.
+    """
+
+    layout: str
+    parts: list[int]
+    coalesced: bool = False
+
+
+class Subclass(Record, frozen=True):
+    """What a wrapper subclass is made of: a tensor whose class defines ``__tensor_flatten__``.
+
+    Attributes:
+        module: Module that defines the class.
+        qualname: Name of the class in it.
+        parts: Its inner tensors, by attribute.
+        context: The other result of ``__tensor_flatten__``.
+    """
+
+    module: str
+    qualname: str
+    parts: list[NamedTensor]
+    context: Literal = None
+
+
 class Tensor(Record, frozen=True):
-    """A tensor as a view of a storage.
+    """A tensor: a view of a storage, or made of tensors that stand before it.
 
     Attributes:
         name: Its name: an FQN, or one of the reserved names.
         dtype: torch's name of its element type.
         shape: Size of each dimension, in elements.
-        storage: Place in the table of storages.
+        storage: Place in the table of storages, -1 if it is made of other tensors.
         strides: Step of each dimension, in elements; None if contiguous.
         offset: First element, in elements of this type from the start of the storage.
         device: Where it was when it was written, as torch writes it.
         requires_grad: Whether gradients flow to it.
         parameter: Whether it is an ``nn.Parameter``.
+        conjugate: Whether its elements are the conjugates of those in the storage.
+        negative: Whether its elements are the negatives of those in the storage.
+        tied: Place of the tensor that is the same object under the name that came first, None if this one did.
+        sparse: What it is made of, if it is sparse.
+        subclass: What it is made of, if it is a wrapper subclass.
     """
 
     name: str
@@ -62,6 +104,11 @@ class Tensor(Record, frozen=True):
     device: str = "cpu"
     requires_grad: bool = False
     parameter: bool = False
+    conjugate: bool = False
+    negative: bool = False
+    tied: int | None = None
+    sparse: Sparse | None = None
+    subclass: Subclass | None = None
 
 
 class Section(Record, frozen=True):
@@ -124,13 +171,6 @@ class OperatorUse(Record, frozen=True):
     name: str
     count: int
     schema: str = ""
-
-
-class NamedTensor(Record, frozen=True):
-    """A key of a dictionary of tensors, and the place of its tensor in the table of tensors."""
-
-    key: str
-    tensor: int
 
 
 class ExampleValue(Record, frozen=True):

@@ -11,7 +11,8 @@ MANIFEST: Final = "__program__/manifest"
 MANIFEST_DIGEST: Final = "__program__/manifest.sha256"
 CONSTANTS: Final = "__constants__/"
 STORAGES: Final = "__storages__/"
-RESERVED: Final = ("__program__/", CONSTANTS, STORAGES)
+PARTS: Final = "__parts__/"
+RESERVED: Final = ("__program__/", CONSTANTS, STORAGES, PARTS)
 """Prefixes of tensor names that are ours; no parameter may be named so."""
 
 SECTIONS: Final = ("graph", "signature", "constraints", "calls", "debug")
@@ -33,6 +34,11 @@ def example_name(method: str, index: int) -> str:
     return f"__program__/{method}/example/{index}"
 
 
+def part_name(name: str, part: str) -> str:
+    """Name of one of the tensors that a sparse tensor or wrapper subclass is made of."""
+    return f"{PARTS}{name}/{part}"
+
+
 def is_identifier(name: str) -> bool:
     """Whether a name can stand in generated Python code: an ASCII identifier that is no keyword."""
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "__debug__"
@@ -47,6 +53,21 @@ def check_identifier(name: str, loc: Loc) -> str:
     if not is_identifier(name):
         raise FormatError(f"{name[:80]!r} is not an identifier", loc=loc)
     return name
+
+
+def is_class(module: str, name: str) -> bool:
+    """Whether a class can be found under a name in a module: not one that was defined in a function."""
+    return all(is_identifier(part) for part in (*module.split("."), *name.split(".")))
+
+
+def check_class(module: str, name: str, loc: Loc) -> None:
+    """Refuse the name of a class under which none can be found.
+
+    Raises:
+        FormatError: It, or that of its module, is no path of identifiers.
+    """
+    if not is_class(module, name):
+        raise FormatError(f"{module[:80]!r} and {name[:80]!r} name no class", loc=loc)
 
 
 def is_encodable(text: str) -> bool:

@@ -3,6 +3,7 @@
 History, one line per version:
     1.0  2026-11-22  first version.
     1.1  2026-11-23  more higher-order operators; a constant may say that torch took it for a persistent buffer.
+    1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Final
 
 from schema.errors import VersionError
 
-FORMAT_VERSION: Final = (1, 1)
+FORMAT_VERSION: Final = (1, 2)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
-FEATURES: Final[frozenset[str]] = frozenset()
+FEATURES: Final[frozenset[str]] = frozenset({"conjugate", "sparse", "subclass"})
 """Features that this reader understands; an archive may name features that its reader must understand."""
 
 

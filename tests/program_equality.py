@@ -89,6 +89,8 @@ def same(left: Any, right: Any) -> bool:
             return type(right) is str and _GENERATED_FILE.sub("", left) == _GENERATED_FILE.sub("", right)
         case float():
             return type(right) is float and (left == right or (math.isnan(left) and math.isnan(right)))
+        case complex():
+            return type(right) is complex and same((left.real, left.imag), (right.real, right.imag))
         case dict():
             return isinstance(right, dict) and same(list(left.items()), list(right.items()))
         case list() | tuple():

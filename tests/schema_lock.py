@@ -28,6 +28,7 @@ def describe() -> dict[str, Any]:
     }
     lists = {
         "dtypes": sorted(dtypes.CARRIERS),
+        "sparse_layouts": sorted(dtypes.SPARSE_LAYOUTS),
         "functions": sorted(constraints.FUNCTIONS),
         "assumptions": sorted(constraints.ASSUMPTIONS),
         "python_functions": sorted(operators.PYTHON_FUNCTIONS),

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
+from exporter.emit.composites import flatten, sparse_parts
 from exporter.emit.literals import emit_device, emit_literal, torch_name
 from exporter.emit.operators import emit_operator
 from exporter.emit.tables import Table
 from exporter.emit.texts import check_text
-from exporter.torch_internals import CallMethodKey, ConvertIntKey, DivideByKey, InnerTensorKey, SequenceKey
+from exporter.torch_internals import (
+    CallMethodKey,
+    ConvertIntKey,
+    DivideByKey,
+    InnerTensorKey,
+    SequenceKey,
+    is_traceable_wrapper_subclass,
+)
 from schema import graph as documents
 from schema.errors import Loc, UnsupportedError
 from schema.graph import ABSENT
@@ -108,7 +116,9 @@ class GraphEmitter:
 
     def _value_row(self, value: Any, loc: Loc) -> documents.Value:
         if isinstance(value, torch.Tensor):
-            return self._tensor(value, loc)
+            if is_traceable_wrapper_subclass(value):
+                return self._subclass(value, loc)
+            return self._tensor(value) if value.layout is torch.strided else self._sparse(value, loc)
         if type(value) in _SYMBOLIC:
             return self._symbolic(value)
         if isinstance(value, (list, tuple)):
@@ -116,9 +126,37 @@ class GraphEmitter:
             return documents.ListValue(items) if isinstance(value, list) else documents.TupleValue(items)
         return documents.LiteralValue(self._literals.place(emit_literal(value, loc)))
 
-    def _tensor(self, value: torch.Tensor, loc: Loc) -> documents.TensorValue:
-        if value.layout is not torch.strided:
-            raise UnsupportedError(f"a tensor of layout {torch_name(value.layout)} cannot be stored", loc=loc)
+    def _subclass(self, value: torch.Tensor, loc: Loc) -> documents.SubclassValue:
+        flat = flatten(value, loc)
+        return documents.SubclassValue(
+            module=flat.module,
+            qualname=flat.qualname,
+            attributes=list(flat.parts),
+            parts=[self._value(part, (*loc, name)) for name, part in flat.parts.items()],
+            context=self._literals.place(flat.context),
+            outer=self._values.place(self._tensor(value)),
+        )
+
+    def _sparse(self, value: torch.Tensor, loc: Loc) -> documents.SparseValue:
+        if any(isinstance(size, torch.SymInt) for size in value.shape):
+            message = "a sparse tensor whose sizes vary cannot be stored"
+            raise UnsupportedError(message, loc=loc, remedy="capture it without dynamic shapes")
+        index, *_, values = sparse_parts(value, loc).values()
+        block = 2 if value.layout in (torch.sparse_bsr, torch.sparse_bsc) else 0
+        first = values.dim() - value.dense_dim() - block
+        return documents.SparseValue(
+            layout=torch_name(value.layout),
+            dtype=torch_name(value.dtype),
+            shape=list(value.shape),
+            dense=value.dense_dim(),
+            block=list(values.shape[first : first + block]),
+            indices=torch_name(index.dtype),
+            coalesced=value.layout is torch.sparse_coo and value.is_coalesced(),
+            device=emit_device(value.device),
+            requires_grad=value.requires_grad,
+        )
+
+    def _tensor(self, value: torch.Tensor) -> documents.TensorValue:
         return documents.TensorValue(
             dtype=torch_name(value.dtype),
             shape=[self._size(size) for size in value.shape],

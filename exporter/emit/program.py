@@ -25,6 +25,7 @@ from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
 from schema.codec import compress, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError
+from schema.graph import SparseValue, SubclassValue
 from schema.names import example_name, section_name
 from schema.version import FORMAT_VERSION
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schema.calls import Calls
+    from schema.graph import Value
 
 
 class Emitted(NamedTuple):
@@ -62,20 +64,44 @@ def emit_programs(
     tensors = TensorTable()
     constants: dict[str, torch.Tensor] = {}
     methods, sections = [], []
+    features: set[str] = set()
     for name, program in programs.items():
         emitter = _MethodEmitter(name, program, tensors, constants)
         method, blobs = emitter.emit((expected or {}).get(name), keep_paths=keep_paths, examples=examples)
         methods.append(method)
         sections += blobs
+        features |= emitter.features
     rows, blobs = tensors.finish()
     storages = [
         documents.Storage(name=blob.name, nbytes=blob.nbytes, sha256=digest)
         for blob, digest in zip(blobs, digests(blobs), strict=True)
     ]
     manifest = documents.Manifest(
-        format=FORMAT_VERSION, producer=_producer(), methods=methods, storages=storages, tensors=rows
+        format=FORMAT_VERSION,
+        producer=_producer(),
+        methods=methods,
+        storages=storages,
+        tensors=rows,
+        features=sorted(features.union(*map(_features, rows))),
     )
     return Emitted(manifest, [*blobs, *sections])
+
+
+def _features(row: documents.Tensor | Value) -> set[str]:
+    """What a reader must understand to make the right tensor of a row."""
+    match row:
+        case documents.Tensor():
+            needed = {
+                "conjugate": row.conjugate or row.negative,
+                "sparse": row.sparse is not None,
+                "subclass": row.subclass is not None,
+            }
+            return {name for name, is_needed in needed.items() if is_needed}
+        case SparseValue():
+            return {"sparse"}
+        case SubclassValue():
+            return {"subclass"}
+    return set()
 
 
 def _producer() -> documents.Producer:
@@ -97,6 +123,7 @@ class _MethodEmitter:
         self._program = program
         self._tensors = tensors
         self._constants = constants
+        self.features: set[str] = set()
 
     def emit(
         self, expected: Sequence[Any] | None, *, keep_paths: bool, examples: bool
@@ -106,6 +133,7 @@ class _MethodEmitter:
         symbols = SymbolTable(find_shape_env(program.graph_module))
         graphs = GraphEmitter(symbols)
         graph = graphs.document(program)
+        self.features = set().union(*map(_features, graph.values))
         example = program.example_inputs if examples else None
         calls = CallEmitter().document(program.module_call_graph, example)
         parts: dict[str, msgspec.Struct] = {

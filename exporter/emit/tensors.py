@@ -9,17 +9,21 @@ tensor's own name another reader would take it for what it is not.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from msgspec.structs import replace
 
+from archive.composites import is_composite
 from archive.structure import contiguous_strides, is_contiguous
 from archive.writing import Blob
+from exporter.emit.composites import take_apart
 from exporter.emit.literals import torch_name
+from exporter.torch_internals import FakeTensor, is_traceable_wrapper_subclass, is_zero_tensor
 from schema import manifest as documents
-from schema.dtypes import CARRIERS, stored_shape
+from schema.dtypes import CARRIERS, SPARSE_LAYOUTS, stored_shape
 from schema.errors import Loc, UnsupportedError
-from schema.names import RESERVED, STORAGES, constant_names
+from schema.names import RESERVED, STORAGES, constant_names, part_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +42,7 @@ class TensorTable:
     def __init__(self) -> None:
         self._tensors: dict[str, torch.Tensor] = {}
         self._places: dict[str, int] = {}
+        self._objects: dict[int, int] = {}
         self._storage_places: dict[tuple[str, int], int] = {}
         self._memories: list[_Memory] = []
         self._rows: list[documents.Tensor] = []
@@ -51,7 +56,7 @@ class TensorTable:
             reserved: Whether the name may begin with one of our own prefixes.
 
         Raises:
-            UnsupportedError: It has no plain memory, or another tensor has that name.
+            UnsupportedError: It is of a kind that no archive can hold, or another tensor has that name.
         """
         known = self._tensors.get(name)
         if known is not None:
@@ -61,8 +66,10 @@ class TensorTable:
         if not reserved and name.startswith(RESERVED):
             raise UnsupportedError(f"the name begins with {name.split('/')[0]}/, which is reserved", loc=(name,))
         self._tensors[name] = tensor
+        row = self._row(name, tensor)
         self._places[name] = len(self._rows)
-        self._rows.append(self._view(name, tensor))
+        self._objects.setdefault(id(tensor), len(self._rows))
+        self._rows.append(row)
         return self._places[name]
 
     def finish(self) -> tuple[list[documents.Tensor], list[Blob]]:
@@ -70,9 +77,11 @@ class TensorTable:
         owners: dict[int, documents.Tensor] = {}
         widths: dict[int, int] = {}
         for row in self._rows:
+            if is_composite(row):
+                continue
             widths[row.storage] = max(CARRIERS[row.dtype].nbytes, widths.get(row.storage, 1))
             whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel()
-            if whole and is_contiguous(row.shape, row.strides):
+            if whole and is_contiguous(row.shape, row.strides) and not (row.conjugate or row.negative):
                 owners.setdefault(row.storage, row)
         blobs = [
             _owned_blob(memory, owners[place]) if place in owners else _flat_blob(memory, widths[place])
@@ -80,19 +89,33 @@ class TensorTable:
         ]
         return self._rows, blobs
 
-    def _view(self, name: str, tensor: torch.Tensor) -> documents.Tensor:
-        _check_plain(tensor, (name,))
-        return documents.Tensor(
-            name=name,
-            dtype=torch_name(tensor.dtype),
-            shape=list(tensor.shape),
-            storage=self._storage(name, tensor),
-            strides=None if list(tensor.stride()) == contiguous_strides(tensor.shape) else list(tensor.stride()),
-            offset=int(tensor.storage_offset()),
-            device=str(tensor.device),
-            requires_grad=tensor.requires_grad,
-            parameter=isinstance(tensor, torch.nn.Parameter),
-        )
+    def _row(self, name: str, tensor: torch.Tensor) -> documents.Tensor:
+        first = self._objects.get(id(tensor))
+        if first is not None:
+            return replace(self._rows[first], name=name, tied=first)
+        _check_storable(tensor, (name,))
+        fields: dict[str, Any] = {
+            "name": name,
+            "dtype": torch_name(tensor.dtype),
+            "shape": list(tensor.shape),
+            "strides": _strides(tensor),
+            "device": str(tensor.device),
+            "requires_grad": tensor.requires_grad,
+            "parameter": isinstance(tensor, torch.nn.Parameter),
+        }
+        composite = take_apart(tensor, (name,))
+        if composite is None:
+            return documents.Tensor(**fields, **self._view(name, tensor))
+        places = [self.place(part_name(name, key), part, reserved=True) for key, part in composite.parts.items()]
+        return documents.Tensor(**fields, storage=-1, **composite.fields(places))
+
+    def _view(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
+        return {
+            "storage": self._storage(name, tensor),
+            "offset": int(tensor.storage_offset()),
+            "conjugate": tensor.is_conj(),
+            "negative": tensor.is_neg(),
+        }
 
     def _storage(self, name: str, tensor: torch.Tensor) -> int:
         storage = tensor.untyped_storage()
@@ -105,30 +128,66 @@ class TensorTable:
         return place
 
 
+def _strides(tensor: torch.Tensor) -> list[int] | None:
+    """Strides of a tensor, None if they are those of elements that follow each other, or if its layout has none."""
+    if tensor.layout is not torch.strided:
+        return None
+    strides = list(tensor.stride())
+    return None if strides == contiguous_strides(tensor.shape) else strides
+
+
 def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one is other or (
-        one.data_ptr() == other.data_ptr()
-        and (one.dtype, one.device, one.shape, one.stride()) == (other.dtype, other.device, other.shape, other.stride())
+        {type(one), type(other)} <= set(_PLAIN_TYPES)
+        and one.layout is other.layout is torch.strided
+        and one.data_ptr() == other.data_ptr()
+        and _geometry(one) == _geometry(other)
     )
 
 
+def _geometry(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
+
+
 _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_LAYOUTS = ("strided", *SPARSE_LAYOUTS)
 
-_NOT_PLAIN: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str]], ...] = (
-    (lambda t: type(t) not in _PLAIN_TYPES, lambda t: f"tensor of type {type(t).__qualname__}"),
-    (lambda t: t.layout is not torch.strided, lambda t: f"tensor of layout {torch_name(t.layout)}"),
-    (lambda t: t.is_meta, lambda _: "tensor without memory (device meta)"),
-    (lambda t: t.is_conj() or t.is_neg(), lambda _: "lazily conjugated or negated tensor"),
-    (lambda t: torch_name(t.dtype) not in CARRIERS, lambda t: f"tensor of type {t.dtype}"),
+_NOT_STORED: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str], str], ...] = (
+    (
+        lambda t: t.is_meta or isinstance(t, FakeTensor),
+        lambda t: f"tensor without data ({'device meta' if t.is_meta else 'a fake one'})",
+        "give the program its weights first",
+    ),
+    (lambda t: t.is_nested, lambda _: "nested tensor", "store its values and offsets"),
+    (
+        lambda t: type(t) not in _PLAIN_TYPES and not is_traceable_wrapper_subclass(t),
+        lambda t: f"tensor of type {type(t).__qualname__}",
+        "convert it to a plain tensor first, or let its class define __tensor_flatten__",
+    ),
+    (
+        lambda t: t.is_quantized,
+        lambda t: f"quantized tensor of {t.dtype}",
+        "store its int_repr(), scale and zero point, and compute with those",
+    ),
+    (
+        lambda t: torch_name(t.layout) not in _LAYOUTS,
+        lambda t: f"tensor of layout {torch_name(t.layout)}",
+        "convert it to a plain tensor first",
+    ),
+    (is_zero_tensor, lambda _: "tensor of zeros without memory", "clone it first"),
+    (
+        lambda t: torch_name(t.dtype) not in CARRIERS,
+        lambda t: f"tensor of type {t.dtype}",
+        "convert it to another type first",
+    ),
 )
-"""What no archive can hold, in the order in which it is asked, and how to say so."""
+"""What no archive can hold, in the order in which it is asked, how to say so, and what to do about it."""
 
 
-def _check_plain(tensor: torch.Tensor, loc: Loc) -> None:
-    for holds, describe in _NOT_PLAIN:
+def _check_storable(tensor: torch.Tensor, loc: Loc) -> None:
+    for holds, describe, remedy in _NOT_STORED:
         if holds(tensor):
-            message = f"a {describe(tensor)} cannot be stored"
-            raise UnsupportedError(message, loc=loc, remedy="convert it to a plain tensor first")
+            raise UnsupportedError(f"a {describe(tensor)} cannot be stored", loc=loc, remedy=remedy)
 
 
 def _nbytes(row: documents.Tensor) -> int:

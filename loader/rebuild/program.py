@@ -40,7 +40,7 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     mode = fake_mode()
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode.shape_env)
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
-    values = ValueBuilder(tables.document.values, tables.literals, literals, symbols, mode)
+    values = ValueBuilder(tables.document.values, tables.literals, literals, symbols, mode, opened.classes)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, metadata)
     symbols.guard()

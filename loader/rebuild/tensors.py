@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from archive.composites import is_composite
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
-from loader.rebuild.literals import torch_constant
+from loader.rebuild.composites import build_sparse, build_subclass
+from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.tensor_classes import TensorClasses
+from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS
-from schema.errors import FormatError
+from schema.errors import FormatError, Loc
 from schema.literals import DType
+from schema.manifest import Tensor
 
 
 class TensorBuilder:
@@ -19,42 +24,69 @@ class TensorBuilder:
     Args:
         archive: The archive.
         devices: Where recorded devices are put.
+        literals: Builds the contexts of wrapper subclasses.
+        classes: Finds their classes.
         mmap: Whether tensors are the mapped file (pages are read when touched, and copied when written), or copies.
     """
 
-    def __init__(self, archive: ArchiveFile, devices: Devices, *, mmap: bool = True) -> None:
+    def __init__(
+        self,
+        archive: ArchiveFile,
+        devices: Devices,
+        literals: LiteralBuilder,
+        classes: TensorClasses,
+        *,
+        mmap: bool = True,
+    ) -> None:
         self._archive = archive
+        self._literals = literals
+        self._classes = classes
         self._devices = devices
         self._mmap = mmap
         self._storages: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._tensors: dict[int, torch.Tensor] = {}
         self._alignments: dict[int, int] = {}
         for row in archive.manifest.tensors:
+            if is_composite(row):
+                continue
             # Kernels ask for elements at multiples of their size, and crash on complex128 that is not.
             self._alignments[row.storage] = max(CARRIERS[row.dtype].nbytes, self._alignments.get(row.storage, 1))
 
     def build(self, index: int) -> torch.Tensor:
         """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
         if index not in self._tensors:
-            self._tensors[index] = self._view(index)
+            self._tensors[index] = self._build(index)
         return self._tensors[index]
 
-    def _view(self, index: int) -> torch.Tensor:
+    def _build(self, index: int) -> torch.Tensor:
         row = self._archive.manifest.tensors[index]
-        dtype = torch_constant(DType(row.dtype), ("tensors", row.name))
-        storage = self._storage(row.storage, self._devices.place(row.device))
-        view = torch.empty(0, dtype=dtype, device=storage.device)
-        view.set_(
-            storage.untyped_storage(),
-            row.offset,
-            row.shape,
-            contiguous_strides(row.shape) if row.strides is None else row.strides,
-        )
-        if row.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
-            raise FormatError(f"a tensor of {dtype} has no gradient", loc=("tensors", row.name))
+        loc: Loc = ("tensors", row.name)
+        if row.tied is not None:
+            return self.build(row.tied)
+        made = self._made_of_parts(row, loc) if is_composite(row) else self._view(row, loc)
+        if made.dtype is not torch_constant(DType(row.dtype), loc) or list(made.shape) != row.shape:
+            raise FormatError(f"a tensor of {made.dtype}{list(made.shape)}", loc=loc)
+        if row.requires_grad and not (made.dtype.is_floating_point or made.dtype.is_complex):
+            raise FormatError(f"a tensor of {made.dtype} has no gradient", loc=loc)
         if row.parameter:
-            return torch.nn.Parameter(view, requires_grad=row.requires_grad)
-        return view.requires_grad_(row.requires_grad)
+            return torch.nn.Parameter(made, requires_grad=row.requires_grad)
+        return made.requires_grad_(row.requires_grad)
+
+    def _view(self, row: Tensor, loc: Loc) -> torch.Tensor:
+        storage = self._storage(row.storage, self._devices.place(row.device))
+        view = torch.empty(0, dtype=torch_constant(DType(row.dtype), loc), device=storage.device)
+        view.set_(storage.untyped_storage(), row.offset, row.shape, _strides(row))
+        set_lazy_bits(view, conjugate=row.conjugate, negative=row.negative)
+        return view
+
+    def _made_of_parts(self, row: Tensor, loc: Loc) -> torch.Tensor:
+        if row.sparse is not None:
+            return build_sparse(row.sparse, row.shape, [self.build(part) for part in row.sparse.parts], loc)
+        assert row.subclass is not None
+        kind = self._classes.resolve(row.subclass.module, row.subclass.qualname, loc)
+        parts = {part.key: self.build(part.tensor) for part in row.subclass.parts}
+        context = self._literals.build(row.subclass.context, loc)
+        return build_subclass(kind, parts, context, row.shape, _strides(row), loc)
 
     def _storage(self, index: int, device: torch.device) -> torch.Tensor:
         if (index, device) not in self._storages:
@@ -70,3 +102,7 @@ class TensorBuilder:
         # safetensors aligns to eight bytes at most, and another writer may have aligned to less.
         aligned = start % self._alignments.get(index, 1) == 0
         return mapped if self._mmap and aligned else mapped.clone()
+
+
+def _strides(row: Tensor) -> list[int]:
+    return contiguous_strides(row.shape) if row.strides is None else row.strides

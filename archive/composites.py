@@ -1,0 +1,75 @@
+"""The check of tensors that are made of other tensors, and of names for what is the same tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from archive.documents import MAX_DEPTH, check_literal
+from schema.dtypes import SPARSE_LAYOUTS
+from schema.errors import FormatError, Loc
+from schema.names import check_class, check_identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schema.manifest import Sparse, Subclass, Tensor
+
+
+def is_composite(tensor: Tensor) -> bool:
+    """Whether a tensor is made of others, and so has no storage of its own."""
+    return tensor.sparse is not None or tensor.subclass is not None
+
+
+def parts_of(tensor: Tensor) -> list[int]:
+    """Places of the tensors that a tensor is made of."""
+    sparse = tensor.sparse.parts if tensor.sparse else []
+    return sparse + [part.tensor for part in (tensor.subclass.parts if tensor.subclass else [])]
+
+
+def check_composites(tensors: Sequence[Tensor], loc: Loc) -> None:
+    """Refuse tensors whose parts do not stand before them, or that no layout or class could have.
+
+    Raises:
+        FormatError: The first thing that is wrong.
+    """
+    depths: list[int] = []
+    for place, tensor in enumerate(tensors):
+        where = (*loc, place)
+        parts = parts_of(tensor)
+        if not all(0 <= part < place for part in parts):
+            raise FormatError("made of tensors that do not stand before it", loc=where)
+        depths.append(1 + max((depths[part] for part in parts), default=0))
+        if depths[-1] > MAX_DEPTH:
+            raise FormatError("tensors nested too deep", loc=where)
+        if tensor.sparse is not None:
+            _check_sparse(tensor, tensor.sparse, where)
+        if tensor.subclass is not None:
+            _check_subclass(tensor.subclass, where)
+        if is_composite(tensor) and (tensor.storage != -1 or tensor.offset or tensor.conjugate or tensor.negative):
+            raise FormatError("made of other tensors, and a view of a storage", loc=where)
+        if tensor.tied is not None:
+            _check_tie(tensors, place, tensor.tied, where)
+
+
+def _check_sparse(tensor: Tensor, sparse: Sparse, loc: Loc) -> None:
+    names = SPARSE_LAYOUTS.get(sparse.layout)
+    if names is None or len(names) != len(sparse.parts) or tensor.subclass or tensor.strides is not None:
+        raise FormatError(f"a malformed sparse tensor of layout {sparse.layout[:40]!r}", loc=loc)
+
+
+def _check_subclass(subclass: Subclass, loc: Loc) -> None:
+    check_class(subclass.module, subclass.qualname, loc)
+    keys = [check_identifier(part.key, loc) for part in subclass.parts]
+    if len(set(keys)) != len(keys) or not keys:
+        raise FormatError("a wrapper of no tensors, or of two of one name", loc=loc)
+    check_literal(subclass.context, loc)
+
+
+def _check_tie(tensors: Sequence[Tensor], place: int, first: int, loc: Loc) -> None:
+    """Names of one tensor describe one tensor, and the first of them says so of itself."""
+    if not 0 <= first < place or tensors[first].tied is not None:
+        raise FormatError("another name for a tensor that does not stand before it", loc=loc)
+    if replace(tensors[place], name=tensors[first].name, tied=None) != tensors[first]:
+        raise FormatError(f"another name for {tensors[first].name[:80]!r}, which differs", loc=loc)
