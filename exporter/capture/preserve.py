@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 
 _REGISTRIES = frozenset(vars(torch.nn.Module()))
 """The attributes that every module has. Parameters and buffers are followed by the trace, hooks hold no tensors."""
+
+_CONTAINERS = (dict, list, tuple, set)
 
 
 @dataclass(frozen=True)
@@ -62,42 +65,44 @@ def _take(module: torch.nn.Module) -> _Snapshot:
         path = f"self.{name}" if name else "self"
         snapshot.modules.append((path, owner, dict(vars(owner))))
         for key, value in vars(owner).items():
-            _remember(snapshot, "" if key in _REGISTRIES else f"{path}.{key}", value)
+            if isinstance(value, _CONTAINERS):
+                _remember(snapshot, "" if key in _REGISTRIES else f"{path}.{key}", value)
     return snapshot
 
 
-def _remember(snapshot: _Snapshot, path: str, value: Any) -> None:
-    if not isinstance(value, dict | list | tuple | set) or id(value) in snapshot.containers:
+def _remember(snapshot: _Snapshot, path: str, container: Any) -> None:
+    if id(container) in snapshot.containers:
         return
-    snapshot.containers[id(value)] = path, value, _copy(value)
-    if not isinstance(value, set):
-        for key, item in _items(value):
-            _remember(snapshot, f"{path}[{key!r}]" if path else "", item)
+    snapshot.containers[id(container)] = path, container, _copy(container)
+    if container and not isinstance(container, set):
+        for key, item in _items(container):
+            if isinstance(item, _CONTAINERS):
+                _remember(snapshot, f"{path}[{key!r}]" if path else "", item)
 
 
 def _copy(container: Any) -> Any:
     return dict(container) if isinstance(container, dict) else list(container)
 
 
-def _items(container: Any) -> list[tuple[Any, Any]]:
-    return list(container.items()) if isinstance(container, dict) else list(enumerate(container))
+def _items(container: Any) -> Iterable[tuple[Any, Any]]:
+    return container.items() if isinstance(container, dict) else enumerate(container)
 
 
 def _assigned_tensors(snapshot: _Snapshot) -> list[str]:
     """Return the paths of attributes and items that hold a tensor which they did not hold before."""
     found = []
     for path, owner, before in snapshot.modules:
-        now = {key: value for key, value in vars(owner).items() if key not in _REGISTRIES}
-        found += [f"{path}.{key}" for key in _new_tensors(before, now)]
+        found += [f"{path}.{key}" for key in _new_tensors(before, vars(owner)) if key not in _REGISTRIES]
     for path, container, saved in snapshot.containers.values():
         if path and isinstance(container, dict | list):
-            keys = _new_tensors(dict(_items(saved)), dict(_items(container)))
-            found += [f"{path}[{key!r}]" for key in keys]
+            found += [f"{path}[{key!r}]" for key in _new_tensors(saved, container)]
     return found
 
 
-def _new_tensors(before: dict[Any, Any], now: dict[Any, Any]) -> list[Any]:
-    return [key for key, value in now.items() if isinstance(value, torch.Tensor) and before.get(key) is not value]
+def _new_tensors(before: Any, now: Any) -> list[Any]:
+    known = dict(_items(before))
+    changed = [(key, value) for key, value in _items(now) if known.get(key) is not value]
+    return [key for key, value in changed if isinstance(value, torch.Tensor)]
 
 
 def _restore(snapshot: _Snapshot) -> None:
@@ -113,8 +118,9 @@ def _restore(snapshot: _Snapshot) -> None:
 def _differs(now: Any, before: Any) -> bool:
     if isinstance(now, set):
         return now != set(before)
-    left, right = _items(now), _items(before)
-    return len(left) != len(right) or any(a != c or b is not d for (a, b), (c, d) in zip(left, right, strict=True))
+    if isinstance(now, dict):
+        return [*now] != [*before] or not all(map(operator.is_, now.values(), before.values()))
+    return len(now) != len(before) or not all(map(operator.is_, now, before))
 
 
 def _refill(container: Any, saved: Any) -> None:
