@@ -37,7 +37,8 @@ def solve(traced: Traced) -> Solved:
     env.frozen = True
     if violation is not None and env.dim_constraints is None:
         raise violation
-    env.dim_constraints.solve()
+    if violation is not None or _may_fix_a_size(env.dim_constraints):
+        env.dim_constraints.solve()
     forced = env.dim_constraints.forced_specializations()
     if violation or forced:
         complaint = str(violation or "") + _advice(traced, violation, forced)
@@ -45,6 +46,11 @@ def solve(traced: Traced) -> Solved:
             complaint = complaint.replace(source.name, leaf.source.name)
         raise ConstraintViolationError(complaint) from violation
     return Solved(traced.symbolic, traced.graph_module, traced.out_spec, traced.outputs, calls=traced.calls)
+
+
+def _may_fix_a_size(constraints: Any) -> bool:
+    """Whether there is an equation to solve, or a contradiction; what torch solves besides goes into messages only."""
+    return bool(constraints._symbols_with_equalities or constraints._inconsistencies)
 
 
 def _advice(traced: Traced, violation: ConstraintViolationError | None, forced: Any) -> str:
