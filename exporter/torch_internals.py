@@ -150,6 +150,7 @@ __all__ = [
     "ModuleStackTracer",
     "OpOverload",
     "OpOverloadPacket",
+    "PreDispatchTorchFunctionMode",
     "PropagateUnbackedSymInts",
     "RecursiveScriptModule",
     "RelaxedUnspecConstraint",
@@ -165,6 +166,7 @@ __all__ = [
     "TensorProperty",
     "TensorPropertySource",
     "TorchDynamoException",
+    "TorchFunctionMetadataMode",
     "TracingContext",
     "TrackedFake",
     "TrainingIRVerifier",
@@ -193,6 +195,7 @@ __all__ = [
     "fake_tensor",
     "find_shape_env",
     "free_unbacked_symbols",
+    "function_modes",
     "functional_call_of",
     "functorch_config",
     "get_proxy_mode",
@@ -282,6 +285,8 @@ def marked_dims(tensor: torch.Tensor) -> dict[int, Any]:
 # --- tracing -------------------------------------------------------------------------------------------------
 
 ModuleStackTracer: Any = proxy_tensor._ModuleStackTracer
+TorchFunctionMetadataMode: Any = proxy_tensor.TorchFunctionMetadataMode
+PreDispatchTorchFunctionMode: Any = proxy_tensor.PreDispatchTorchFunctionMode
 make_fx: Any = proxy_tensor.make_fx
 get_proxy_mode: Any = proxy_tensor.get_proxy_mode
 get_proxy_slot: Any = proxy_tensor.get_proxy_slot
@@ -308,7 +313,7 @@ is_traceable_wrapper_subclass: Any = _is_traceable_wrapper_subclass
 refs_tensor: Any = torch._refs.tensor
 is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
 compiler_flags: Any = torch.compiler
-_function_modes: Any = torch.overrides._get_current_function_mode_stack
+function_modes: Any = torch.overrides._get_current_function_mode_stack
 _is_function_mode_enabled: Any = torch._C._is_torch_function_mode_enabled
 dynamo_config: Any = torch._dynamo.config
 functorch_config: Any = torch._functorch.config
@@ -335,8 +340,8 @@ opaque_type_name: Any = _opaque.get_opaque_type_name
 
 def pre_dispatch_tracer() -> Any:
     """The tracer of the trace that sees the next call of a function; None outside of traces and inside operators."""
-    for mode in _function_modes() if _is_function_mode_enabled() else ():
-        if isinstance(mode, proxy_tensor.PreDispatchTorchFunctionMode):
+    for mode in function_modes() if _is_function_mode_enabled() else ():
+        if isinstance(mode, PreDispatchTorchFunctionMode):
             return mode.tracer
     return None
 

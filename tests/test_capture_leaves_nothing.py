@@ -47,6 +47,7 @@ def surroundings() -> Any:
         builtins.min,
         math.pow,
         torch.fx.experimental.proxy_tensor._ModuleStackTracer,
+        torch.fx.experimental.proxy_tensor.TorchFunctionMetadataMode,
         torch.fx.experimental.proxy_tensor._should_save_eager_input_vals,
         dict(vars(torch.fx.experimental.sym_node.SymNode)),
         torch._dynamo.config.specialize_int,

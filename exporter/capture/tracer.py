@@ -14,6 +14,7 @@ import torch
 
 from exporter.capture.artifacts import Request
 from exporter.capture.progress import Entering
+from exporter.capture.reads import ReadCountingMode
 from exporter.torch_internals import (
     ARGUMENT_SHORTCUTS,
     STACK_TRACE_ANCHORS,
@@ -97,15 +98,19 @@ def _telling(entering: Entering) -> type[FrugalTracer]:
 
 @contextmanager
 def frugal_tracing(entering: Entering | None) -> Iterator[None]:
-    """Make ``make_fx`` use ``FrugalTracer``; it names its tracer by a global and takes no argument for it."""
+    """Make ``make_fx`` use ``FrugalTracer`` and more; it names them by globals and takes no arguments for them."""
     module: Any = proxy_tensor
-    before = module._ModuleStackTracer, module._should_save_eager_input_vals
-    module._ModuleStackTracer = _telling(entering) if entering else FrugalTracer
-    module._should_save_eager_input_vals = _once_for_each_operator(module._should_save_eager_input_vals)
+    frugal = {
+        "_ModuleStackTracer": _telling(entering) if entering else FrugalTracer,
+        "TorchFunctionMetadataMode": ReadCountingMode,
+        "_should_save_eager_input_vals": _once_for_each_operator(module._should_save_eager_input_vals),
+    }
+    before = {name: getattr(module, name) for name in frugal}
     try:
+        vars(module).update(frugal)
         yield
     finally:
-        module._ModuleStackTracer, module._should_save_eager_input_vals = before
+        vars(module).update(before)
 
 
 @contextmanager
