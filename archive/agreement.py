@@ -32,7 +32,7 @@ def check_agreement(method: Method, graph: ProgramGraph, signature: Signature) -
     loc: Loc = ("manifest", "methods", method.name)
     counts = Counter(graph.targets[node.target] for each in graph.graphs for node in each.nodes)
     called = {target: count for target, count in counts.items() if target not in NODE_KINDS}
-    if called != {use.name: use.count for use in method.operators}:
+    if called != {use.name: use.count for use in method.operators if use.count}:
         raise FormatError("the operators are not those that the graph calls", loc=(*loc, "operators"))
     if method.nodes != counts.total():
         raise FormatError(f"{method.nodes} nodes, and the graph has {counts.total()}", loc=(*loc, "nodes"))

@@ -1,16 +1,16 @@
-"""The command line: ``archive export | inspect | verify | run``.
+"""The command line: ``archive export | inspect | verify | run | convert``.
 
 Commands import what they need themselves, so that ``inspect`` never pays for torch.
 """
 
 import sys
 from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from archive.cli_options import AllowClasses, AllowOps, Archive, Dialect, Imports, Inputs, Json, Method, WeightsFile
 from schema.errors import ArchiveError, UsageError
 
 app = typer.Typer(
@@ -21,45 +21,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Dialect(StrEnum):
-    """What ``--ir`` may be."""
-
-    TRAINING = "training"
-    INFERENCE = "inference"
-
-
-Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        "-i",
-        metavar="NAME=VALUE",
-        help="An argument of forward; give it once for each. A tensor: x=f32[2,3], x=i64[1,16]=zeros (or ones, rand), "
-        "x=@FILE.safetensors:KEY. Others: n=3, flag=true, mode='\"fast\"', mask=none.",
-        show_default=False,
-    ),
-]
-AllowOps = Annotated[
-    list[str] | None,
-    typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
-]
-AllowClasses = Annotated[
-    list[str] | None,
-    typer.Option("--allow-classes", metavar="MODULE", help="Modules whose classes of tensors the program may have."),
-]
-Imports = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--import",
-        metavar="PACKAGE",
-        help="Import a package first, for the operators and classes that it defines; "
-        "the working directory is searched too.",
-    ),
-]
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +85,9 @@ def export(
     keep_paths: Annotated[
         bool, typer.Option("--keep-paths", help="Keep absolute paths of source files in stack traces.")
     ] = False,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Leave out parameters and buffers; they are given again to load it.")
+    ] = False,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print the count of every operator and the time of every stage too.")
     ] = False,
@@ -167,6 +131,7 @@ def export(
             preserve_module_call_signature=preserve or (),
             record_outputs=record_outputs,
             keep_paths=keep_paths,
+            weights=not no_weights,
             on_event=on_event,
         )
     if quiet:
@@ -222,6 +187,7 @@ def inspect(
 @app.command()
 def verify(
     file: Archive,
+    weights: WeightsFile = None,
     allow_ops: AllowOps = None,
     allow_classes: AllowClasses = None,
     imports: Imports = None,
@@ -241,7 +207,7 @@ def verify(
     import_all(imports or [])
     if not json:
         open_archive(file).close()  # what is no archive at all is an error, not a report
-    report = verify_archive(file, allow_ops=allow_ops or [], allow_classes=allow_classes or [])
+    report = verify_archive(file, weights=weights, allow_ops=allow_ops or [], allow_classes=allow_classes or [])
     plain = report.to_dict()
     _print(plain, json, lambda: report_lines(plain["checks"]))
     if not report.ok:
@@ -253,7 +219,7 @@ def run(
     file: Archive,
     inputs: Inputs = None,
     example: Annotated[bool, typer.Option("--example", help="Run the recorded example inputs.")] = False,
-    method: Annotated[str, typer.Option("--method", "-m", help="Which method.")] = "forward",
+    method: Method = "forward",
     device: Annotated[
         str | None, typer.Option("--device", metavar="DEVICE", help="Where to run: cpu, cuda, cuda:1.")
     ] = None,
@@ -261,6 +227,7 @@ def run(
         Path | None,
         typer.Option("--save", metavar="FILE", help="Save output tensors as safetensors.", show_default=False),
     ] = None,
+    weights: WeightsFile = None,
     allow_ops: AllowOps = None,
     allow_classes: AllowClasses = None,
     imports: Imports = None,
@@ -286,6 +253,7 @@ def run(
         None if example else inputs or [],
         method=method,
         device=device,
+        weights=weights,
         allow_ops=allow_ops or [],
         allow_classes=allow_classes or [],
     )
@@ -295,6 +263,50 @@ def run(
         return
     plain = {"outputs": [output_json(name, value) for name, value in outputs]} if json else {}
     _print(plain, json, lambda: columns(output_row(name, value) for name, value in outputs))
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of torch.export.save, or an archive.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False)],
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Read a file of torch.export.save, although that runs code of its author.")
+    ] = False,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Leave parameters and buffers out of the archive.")
+    ] = False,
+    method: Method = "forward",
+    weights: WeightsFile = None,
+    allow_ops: AllowOps = None,
+    allow_classes: AllowClasses = None,
+    imports: Imports = None,
+    json: Json = False,
+) -> None:
+    """Make an archive of a file of torch.export.save, or such a file of an archive.
+
+    torch reads its own files with pickle, which can run anything: they are read only with --trust. An archive is
+    read without. What the new file cannot carry is told.
+
+    archive convert model.pt2 -o model.program.safetensors --trust
+
+    archive convert model.program.safetensors -o model.pt2
+    """
+    from archive.cli_convert import is_torch_program, to_archive, to_torch
+    from archive.cli_imports import import_all
+    from archive.render import converted_lines
+
+    if output.resolve() == file.resolve():
+        raise UsageError("the file cannot be converted in its own place", remedy="choose another --output")
+    import_all(imports or [])
+    if is_torch_program(file):
+        converted = to_archive(file, output, trust=trust, weights=not no_weights)
+    else:
+        allowed = {"allow_ops": allow_ops or [], "allow_classes": allow_classes or []}
+        converted = to_torch(file, output, method=method, weights=weights, **allowed)
+    plain = {**converted._asdict(), "path": str(converted.path)}
+    _print(plain, json, lambda: converted_lines(**plain))
 
 
 def _print(plain: Any, as_json: bool, lines: Any) -> None:

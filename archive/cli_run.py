@@ -28,6 +28,7 @@ def run_archive(
     *,
     method: str,
     device: str | None,
+    weights: Path | None,
     allow_ops: Iterable[str],
     allow_classes: Iterable[str],
 ) -> list[tuple[str, Any]]:
@@ -38,6 +39,7 @@ def run_archive(
         inputs: The ``--input`` options; None runs the recorded example.
         method: Name of the method.
         device: Where to run it; None is where it was captured.
+        weights: A file of weights to take in place of the archive's.
         allow_ops: Namespaces of custom operators that may be called.
         allow_classes: Modules whose classes of tensors the program may have.
 
@@ -50,7 +52,9 @@ def run_archive(
     with open_archive(path) as archive:
         described = archive.method(method)
     given = None if inputs is None else _arguments(described, inputs, device)
-    module = load_module(path, method=method, device=device, allow_ops=allow_ops, allow_classes=allow_classes)
+    module = load_module(
+        path, method=method, device=device, weights=weights, allow_ops=allow_ops, allow_classes=allow_classes
+    )
     args, kwargs = ((), given) if given is not None else _example(module.example_inputs)
     try:
         with torch.no_grad():

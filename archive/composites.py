@@ -22,6 +22,11 @@ def is_composite(tensor: Tensor) -> bool:
     return tensor.sparse is not None or tensor.subclass is not None
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is no more than a view of its storage, so that other bytes can be given for it."""
+    return not (is_composite(tensor) or tensor.conjugate or tensor.negative)
+
+
 def parts_of(tensor: Tensor) -> list[int]:
     """Places of the tensors that a tensor is made of."""
     sparse = tensor.sparse.parts if tensor.sparse else []

@@ -34,15 +34,30 @@ _METADATA: Final = "__metadata__"
 METADATA: Final = {"format": "pt"}
 """The whole of the header's metadata: several keys would be written in random order; other libraries expect this."""
 
-_EXPORT: Final = "make an archive with `archive export`"
+
+class Kind(NamedTuple):
+    """What a file is read as.
+
+    Attributes:
+        noun: What to call it.
+        make: How to come by one.
+    """
+
+    noun: str
+    make: str
+
+
+ARCHIVE: Final = Kind("program archive", "make an archive with `archive export`")
+WEIGHTS: Final = Kind("safetensors file", "pass its tensors by name, or save them with safetensors")
+
 _STRANGERS: Final = (
-    (b"PK\x03\x04", "a zip file, as torch.save and torch.export.save write", f"load it with torch, then {_EXPORT}"),
-    (b"\x80\x02", "a pickle file, as torch.save used to write", f"load it with torch, then {_EXPORT}"),
-    (b"\x80\x03", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
-    (b"\x80\x04", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
-    (b"\x80\x05", "a pickle file", f"nothing here unpickles; {_EXPORT}"),
-    (b"GGUF", "a GGUF file", f"{_EXPORT} from the PyTorch model"),
-    (b"\x89HDF", "an HDF5 file", f"{_EXPORT} from the PyTorch model"),
+    (b"PK\x03\x04", "a zip file, as torch.save and torch.export.save write", "load it with torch, then {make}"),
+    (b"\x80\x02", "a pickle file, as torch.save used to write", "load it with torch, then {make}"),
+    (b"\x80\x03", "a pickle file", "nothing here unpickles; {make}"),
+    (b"\x80\x04", "a pickle file", "nothing here unpickles; {make}"),
+    (b"\x80\x05", "a pickle file", "nothing here unpickles; {make}"),
+    (b"GGUF", "a GGUF file", "{make}"),
+    (b"\x89HDF", "an HDF5 file", "{make}"),
     (b"\x1f\x8b", "a gzip file", "decompress it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd file", "decompress it first"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"),
@@ -77,30 +92,32 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
 
 
-def read_header(read: Callable[[int, int], bytes], size: int) -> dict[str, Entry]:
-    """Every tensor of a safetensors file that holds an archive, in the order of their bytes.
+def read_header(read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHIVE) -> dict[str, Entry]:
+    """Every tensor of a safetensors file, in the order of their bytes.
 
     Args:
         read: Gives the bytes of the file from a start to a stop.
         size: Size of the file in bytes.
+        kind: ``ARCHIVE`` for one that holds an archive, ``WEIGHTS`` for any.
 
     Raises:
-        FormatError: The file is no safetensors file, is truncated, breaks the rules or holds no archive.
+        FormatError: The file is no safetensors file, is truncated, breaks the rules or is not of the kind.
     """
-    first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size)
-    rows = _rows(_parse(read(_PREFIX_BYTES, first)))
-    entries = {name: _entry(name, row, first) for name, row in rows.items()}
+    first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size, kind)
+    fields = _parse(read(_PREFIX_BYTES, first))
+    (_check_archive if kind is ARCHIVE else _check_plain)(fields)
+    entries = {name: _entry(name, row, first, kind) for name, row in _rows(fields).items()}
     return _in_order(entries, first, size)
 
 
-def _header_length(start: bytes, size: int) -> int:
+def _header_length(start: bytes, size: int, kind: Kind) -> int:
     """Length of the header in bytes, from the first bytes of the file."""
     if not start:
-        raise FormatError("the file is empty", remedy=_EXPORT)
+        raise FormatError("the file is empty", remedy=kind.make)
     if start[_PREFIX_BYTES : _PREFIX_BYTES + 1] not in (b"{", b""):
-        _refuse_stranger(start)
+        _refuse_stranger(start, kind)
     if len(start) <= _PREFIX_BYTES:
-        raise FormatError(f"not a program archive: only {size} bytes", remedy=_EXPORT)
+        raise FormatError(f"not a {kind.noun}: only {size} bytes", remedy=kind.make)
     length = int.from_bytes(start[:_PREFIX_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise FormatError(f"declares a header of {length} bytes, more than {MAX_HEADER_BYTES}", loc=("header",))
@@ -109,11 +126,11 @@ def _header_length(start: bytes, size: int) -> int:
     return length
 
 
-def _refuse_stranger(start: bytes) -> NoReturn:
+def _refuse_stranger(start: bytes, kind: Kind) -> NoReturn:
     for magic, what, remedy in _STRANGERS:
         if start.startswith(magic):
-            raise FormatError(f"{what}, not a program archive", remedy=remedy)
-    raise FormatError("not a program archive: no safetensors header", remedy=_EXPORT)
+            raise FormatError(f"{what}, not a {kind.noun}", remedy=remedy.format(make=kind.make))
+    raise FormatError(f"not a {kind.noun}: no safetensors header", remedy=kind.make)
 
 
 def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
@@ -124,31 +141,46 @@ def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
 
 def _parse(header: bytes) -> dict[str, object]:
     try:
-        fields: dict[str, object] = json.loads(str(header, "utf-8"), object_pairs_hook=_without_repeats)
+        fields: dict[str, object] = json.loads(str(header, "utf-8"), object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
-    if MANIFEST not in fields:
-        raise FormatError("a safetensors file, not a program archive", remedy=_EXPORT)
     return fields
 
 
-def _rows(fields: dict[str, object]) -> dict[str, _Row]:
+def _check_archive(fields: dict[str, object]) -> None:
+    if MANIFEST not in fields:
+        raise FormatError(f"a safetensors file, not a {ARCHIVE.noun}", remedy=ARCHIVE.make)
     if fields.pop(_METADATA, None) != METADATA:
         raise FormatError(f"{_METADATA} is not {METADATA}", loc=("header",))
+
+
+def _check_plain(fields: dict[str, object]) -> None:
+    """Other writers' metadata are pairs of texts, and may not be there."""
+    metadata = fields.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FormatError(f"{_METADATA} is not of texts", loc=("header",))
+
+
+def _rows(fields: dict[str, object]) -> dict[str, _Row]:
     try:
         return msgspec.convert(fields, type=dict[str, _Row])
     except msgspec.ValidationError as error:
         raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
 
 
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object without a repeated key.
+
+    Raises:
+        ValueError: A key is repeated.
+    """
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError("a key is repeated")
     return fields
 
 
-def _entry(name: str, row: _Row, first: int) -> Entry:
+def _entry(name: str, row: _Row, first: int, kind: Kind) -> Entry:
     start, stop = row.data_offsets
     if not name:
         raise FormatError("a tensor without a name", loc=("header",))
@@ -156,9 +188,9 @@ def _entry(name: str, row: _Row, first: int) -> Entry:
         raise FormatError("a name that is not text", loc=("header",))
     if len(row.shape) > MAX_DIMENSIONS or max(row.shape, default=0) > LARGEST:
         raise FormatError(f"more than {MAX_DIMENSIONS} dimensions, or too large ones", loc=("header", name))
-    if row.dtype not in CODE_BYTES:
+    if row.dtype not in CODE_BYTES and kind is ARCHIVE:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
-    if stop - start != math.prod(row.shape) * CODE_BYTES[row.dtype]:
+    if row.dtype in CODE_BYTES and stop - start != math.prod(row.shape) * CODE_BYTES[row.dtype]:
         raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{row.shape}", loc=("header", name))
     return Entry(row.dtype, tuple(row.shape), first + start, first + stop)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _FEW_OPERATORS = 8
 _PAGE = "  "
+_OUTCOMES = {True: "ok", False: "FAILED", None: "unknown"}
 
 
 def columns(rows: Iterable[Sequence[object]], indent: str = "") -> Iterator[str]:
@@ -30,6 +31,8 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     producer = summary.producer
     yield printable(f"written by {producer.name} {producer.version} with torch {producer.torch}")
     yield f"parameters: {_parameters(summary)}"
+    if summary.absent.tensors:
+        yield f"not in the file: {_amount(summary.absent)}; to be given at load"
     dtypes = (f"{dtype} {bytes_text(amount.nbytes)}" for dtype, amount in summary.dtypes.items())
     yield f"dtypes: {', '.join(dtypes)}"
     for method in summary.methods:
@@ -46,8 +49,11 @@ def _parameters(summary: Summary) -> str:
     if not everything.tensors:
         return "none"
     share = "all" if trainable == everything else f"{trainable.elements:,}"
-    size = bytes_text(everything.nbytes)
-    return f"{everything.elements:,} in {count_text(everything.tensors, 'tensor')}, {size}; {share} trainable"
+    return f"{_amount(everything)}; {share} trainable"
+
+
+def _amount(amount: Amount) -> str:
+    return f"{amount.elements:,} in {count_text(amount.tensors, 'tensor')}, {bytes_text(amount.nbytes)}"
 
 
 def _method_lines(method: Method) -> Iterator[str]:
@@ -61,6 +67,8 @@ def _method_lines(method: Method) -> Iterator[str]:
     more = ", …" if len(method.operators) > len(common) else ""
     counts = ", ".join(f"{operator.name} {operator.count}" for operator in common)
     yield printable(f"{_PAGE}operators: {counts}{more}")
+    if providers := sorted({operator.provider for operator in method.operators if operator.provider}):
+        yield f"{_PAGE}needs: {', '.join(providers)}"
     if method.types:
         yield printable(f"{_PAGE}types: {', '.join(method.types)}")
     sections = ", ".join(f"{section.name} {bytes_text(section.nbytes)}" for section in method.sections)
@@ -97,7 +105,10 @@ def _module_rows(modules: Mapping[str, Amount]) -> Iterator[tuple[str, str, str]
 def operator_lines(method: Method) -> Iterator[str]:
     """Every operator of a method, the most frequent first."""
     ordered = sorted(method.operators, key=lambda operator: (-operator.count, operator.name))
-    return columns((operator.count, operator.name, operator.schema) for operator in ordered)
+    return columns(
+        (operator.count, operator.name, operator.schema, f"from {operator.provider}" if operator.provider else "")
+        for operator in ordered
+    )
 
 
 def tensor_lines(summary: Summary) -> Iterator[str]:
@@ -109,6 +120,7 @@ def tensor_lines(summary: Summary) -> Iterator[str]:
             tensor_text(tensor.dtype, tensor.shape),
             bytes_text(tensor.nbytes),
             f"view of {tensor.storage}" if tensor.view or tensor.storage not in (tensor.name, "") else "",
+            "not in the file" if tensor.absent else "",
         )
         for tensor in summary.tensors
     )
@@ -122,6 +134,8 @@ def export_lines(summary: Summary, stages: Mapping[str, float]) -> Iterator[str]
         for title, ports in (("in", method.inputs), ("out", method.outputs)):
             yield from columns(((title, *_port_row(port)) for port in ports), _PAGE)
     yield f"parameters: {_parameters(summary)}"
+    if summary.absent.tensors:
+        yield "weights: left out; to be given at load"
     each = ", ".join(f"{name} {seconds_text(seconds)}" for name, seconds in stages.items())
     yield f"time: {seconds_text(sum(stages.values()))} ({each})"
     yield f"see it with: archive inspect {printable(summary.path)}"
@@ -136,6 +150,12 @@ def statistics_lines(summary: Summary, stages: Mapping[str, float]) -> Iterator[
     yield from columns((seconds_text(seconds), name) for name, seconds in stages.items())
 
 
+def converted_lines(path: str, nbytes: int, notes: Iterable[str]) -> Iterator[str]:
+    """What ``archive convert`` says when it has written a file."""
+    yield f"{printable(path)}: {bytes_text(nbytes)}"
+    yield from map(printable, notes)
+
+
 def json_text(value: object) -> str:
     """Indented JSON; numbers that JSON does not have become null."""
     import msgspec
@@ -146,6 +166,5 @@ def json_text(value: object) -> str:
 def report_lines(checks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """One line for each check of ``archive verify``."""
     return columns(
-        ("ok" if check["ok"] else "FAILED", check["name"], seconds_text(check["seconds"]), check["detail"])
-        for check in checks
+        (_OUTCOMES[check["ok"]], check["name"], seconds_text(check["seconds"]), check["detail"]) for check in checks
     )

@@ -19,8 +19,10 @@ from schema.names import (
     STORAGES,
     check_identifier,
     constant_names,
+    is_module_name,
     section_name,
 )
+from schema.version import ABSENT_STORAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,6 +50,7 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     for method in manifest.methods:
         _check_method(method, len(manifest.tensors), ("manifest", "methods", method.name))
     _check_stored(manifest, entries)
+    _check_absent(manifest, entries)
     _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
     for index, tensor in enumerate(manifest.tensors):
         _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
@@ -72,10 +75,30 @@ def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         raise FormatError(f"{len(stray)} stored tensors are not in the manifest", loc=("header", min(stray)))
 
 
+def _check_absent(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+    """What is absent is not in the file, and the archive says that it needs a reader who knows of it."""
+    absent = [storage for storage in manifest.storages if storage.absent]
+    if bool(absent) != (ABSENT_STORAGES in manifest.features):
+        raise FormatError(f"the feature {ABSENT_STORAGES!r} does not fit the storages", loc=("manifest", "features"))
+    _unique((storage.name for storage in manifest.storages), ("manifest", "storages"))
+    for storage in absent:
+        loc = ("manifest", "storages", storage.name)
+        if storage.name in entries or storage.sha256:
+            raise FormatError("absent, but in the file or with a digest", loc=loc)
+        if not 0 <= storage.nbytes <= LARGEST:
+            raise FormatError(f"{storage.nbytes} bytes", loc=loc)
+
+
+def most_absent(given: int) -> int:
+    """The largest absent storage for which memory is made when tensors of so many bytes are given for it."""
+    return 4096 + 64 * given
+
+
 def _described(manifest: Manifest) -> Iterator[tuple[str, int, bytes, Loc]]:
     """Everything that the manifest says is stored: name, size in bytes, digest and where it says so."""
     for storage in manifest.storages:
-        yield storage.name, storage.nbytes, storage.sha256, ("manifest", "storages", storage.name)
+        if not storage.absent:
+            yield storage.name, storage.nbytes, storage.sha256, ("manifest", "storages", storage.name)
     for method in manifest.methods:
         for section in method.sections:
             loc = ("manifest", "methods", method.name, section.name)
@@ -117,6 +140,8 @@ def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
         owner = tensors.get(storage.name)
         if owner is None or owner.storage != place or owner.offset or not _is_plain(owner):
             raise FormatError("a storage under the name of a tensor that is not it", loc=("header", storage.name))
+        if storage.absent:
+            continue
         entry = entries[storage.name]
         if (entry.code, entry.shape) != (CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape)):
             stored = f"{entry.code}{list(entry.shape)}"
@@ -171,6 +196,9 @@ def _check_method(method: Method, tensors: int, loc: Loc) -> None:
             raise FormatError(f"decodes to {section.decoded_nbytes} bytes", loc=(*loc, section.name))
     if missing := set(SECTIONS) - _OPTIONAL - {section.name for section in method.sections}:
         raise FormatError(f"section {min(missing)!r} is missing", loc=loc)
+    for use in method.operators:
+        if use.provider and not is_module_name(use.provider):
+            raise FormatError(f"{use.provider[:80]!r} is no module", loc=(*loc, "operators", use.name[:80]))
     for table in ("state", "constants"):
         _check_named(getattr(method, table), tensors, (*loc, table))
     for table in ("example", "expected"):

@@ -70,11 +70,19 @@ class Port(_Part, frozen=True):
 
 
 class Operator(_Part, frozen=True):
-    """An operator that the graphs call, how often, and its signature where the archive was written."""
+    """An operator.
+
+    Attributes:
+        name: Its name.
+        count: How many nodes call it; none where it is only passed to one.
+        schema: Its signature where the archive was written.
+        provider: The Python module that registers it; empty for torch's own, and if not known.
+    """
 
     name: str
     count: int
     schema: str
+    provider: str
 
 
 class Section(_Part, frozen=True):
@@ -128,6 +136,7 @@ class Tensor(_Part, frozen=True):
         device: Where it was when it was written.
         storage: Name of the stored tensor that it is a view of; empty if it is made of other tensors.
         view: Whether it is something else than the whole of its storage, in order.
+        absent: Whether its bytes are not in the file.
     """
 
     name: str
@@ -139,6 +148,7 @@ class Tensor(_Part, frozen=True):
     device: str
     storage: str
     view: bool
+    absent: bool
 
 
 class Summary(_Part, frozen=True):
@@ -153,6 +163,7 @@ class Summary(_Part, frozen=True):
         methods: Its programs.
         parameters: All parameters.
         trainable: Those to which gradients flow.
+        absent: Parameters and buffers that are not in the file.
         dtypes: All tensors by element type.
         modules: Parameters, buffers and constants by module, where a module includes those inside it.
         tensors: Every tensor.
@@ -167,6 +178,7 @@ class Summary(_Part, frozen=True):
     methods: list[Method]
     parameters: Amount
     trainable: Amount
+    absent: Amount
     dtypes: dict[str, Amount]
     modules: dict[str, Amount]
     tensors: list[Tensor]
@@ -209,6 +221,7 @@ def summarize(file: ArchiveFile, depth: int) -> Summary:
         methods=[_method(method) for method in manifest.methods],
         parameters=_amount(parameters),
         trainable=_amount(tensor for tensor in parameters if tensor.requires_grad),
+        absent=_amount(tensor for tensor in distinct if tensor.absent and tensor.role in ("parameter", "buffer")),
         dtypes=_by_dtype(distinct),
         modules=_by_module(distinct, depth),
         tensors=tensors,
@@ -271,6 +284,7 @@ def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int)
         device=tensor.device,
         storage=storage.name if storage else "",
         view=storage is not None and (not in_order or nbytes < storage.nbytes),
+        absent=storage is not None and storage.absent,
     )
 
 

@@ -27,6 +27,7 @@ def save(
     record_outputs: bool = False,
     keep_paths: bool = False,
     examples: bool = True,
+    weights: bool = True,
 ) -> int:
     """Write a program, or several under the names of their methods, to one archive.
 
@@ -38,6 +39,8 @@ def save(
         record_outputs: Whether to run each program on its example inputs, and record what it returns for ``verify``.
         keep_paths: Whether to keep absolute paths of source files in stack traces.
         examples: Whether to keep the example inputs.
+        weights: Whether to keep parameters and persistent buffers. Without them the file is small, and whoever loads
+            it passes them; what shares memory with them comes with them. Fake weights can only be left out.
 
     Returns:
         Size of the file in bytes.
@@ -58,7 +61,7 @@ def save(
     if record_outputs and not examples:
         raise UsageError("outputs are recorded for the example inputs", remedy="keep the examples too")
     expected = {name: record(each) for name, each in programs.items()} if record_outputs else None
-    emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples)
+    emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples, weights=weights)
     return write_archive(path, emitted.blobs, encode(emitted.manifest))
 
 
@@ -74,6 +77,7 @@ def export(
     methods: None = ...,
     record_outputs: bool = ...,
     keep_paths: bool = ...,
+    weights: bool = ...,
     **options: Unpack[CaptureOptions],
 ) -> torch.export.ExportedProgram: ...
 
@@ -86,6 +90,7 @@ def export(
     methods: Mapping[str, Call],
     record_outputs: bool = ...,
     keep_paths: bool = ...,
+    weights: bool = ...,
     **options: Unpack[CaptureOptions],
 ) -> dict[str, torch.export.ExportedProgram]: ...
 
@@ -101,6 +106,7 @@ def export(
     methods: Mapping[str, Call] | None = None,
     record_outputs: bool = False,
     keep_paths: bool = False,
+    weights: bool = True,
     **options: Unpack[CaptureOptions],
 ) -> torch.export.ExportedProgram | dict[str, torch.export.ExportedProgram]:
     """Capture a module and write it to an archive, under the name of the method.
@@ -116,6 +122,7 @@ def export(
             ``method``. They share their weights.
         record_outputs: As for :func:`save`.
         keep_paths: As for :func:`save`.
+        weights: As for :func:`save`.
         **options: The other options of :func:`exporter.capture`. For ``on_event``, writing the file is one more
             stage, ``save``.
 
@@ -138,5 +145,5 @@ def export(
     else:
         programs = capture_methods(module, methods, **options)
     with Report(options.get("on_event")).stage("save"):
-        save(programs, path, record_outputs=record_outputs, keep_paths=keep_paths)
+        save(programs, path, record_outputs=record_outputs, keep_paths=keep_paths, weights=weights)
     return programs if methods is not None else programs[method]

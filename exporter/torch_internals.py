@@ -22,6 +22,7 @@ import torch._functorch.config
 import torch._functorch.predispatch as predispatch
 import torch._library.fake_class_registry as fake_class_registry
 import torch._library.opaque_object as opaque_object
+import torch._library.simple_registry as simple_registry
 import torch._refs
 import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
@@ -53,6 +54,7 @@ from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _
 from torch._guards import CompileContext, CompileId, Source, TracingContext
 from torch._guards import compile_context as _compile_context
 from torch._guards import tracing as _tracing
+from torch._library.custom_ops import OPDEFS
 from torch._library.fake_class_registry import FakeScriptObject
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch._prims_common import is_integer_dtype as _is_integer_dtype
@@ -188,6 +190,7 @@ __all__ = [
     "compile_context",
     "compile_frame",
     "compiler_flags",
+    "custom_op_function",
     "deregister_module_as_pytree_node",
     "dynamo_config",
     "enable_python_dispatcher",
@@ -200,6 +203,7 @@ __all__ = [
     "functorch_config",
     "get_proxy_mode",
     "get_proxy_slot",
+    "guards_only_as_text",
     "has_fake_class",
     "insert_deferred_runtime_asserts",
     "int_oo",
@@ -211,6 +215,7 @@ __all__ = [
     "is_traceable_wrapper_subclass",
     "is_zero_tensor",
     "lazy_graph_modules",
+    "loaded_libraries",
     "make_fx",
     "mark_dynamic",
     "marked_dims",
@@ -227,6 +232,7 @@ __all__ = [
     "pytree_codegen",
     "refs_tensor",
     "register_module_as_pytree_node",
+    "registration_files",
     "reparametrize_module",
     "split_module",
     "symbol_is_type",
@@ -514,3 +520,39 @@ def find_shape_env(module: torch.fx.GraphModule) -> ShapeEnv | None:
             if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
                 return value.node.shape_env  # type: ignore[no-any-return]
     return None
+
+
+def guards_only_as_text(program: torch.export.ExportedProgram) -> list[str]:
+    """Guards of a program that its shape environment does not know, as in one that ``torch.export.load`` gave."""
+    known = torch.export.exported_program._convert_guards_to_code(program.graph_module)  # type: ignore[no-untyped-call]
+    return [guard for guard in program._guards_code if guard not in known]
+
+
+# --- custom operators ----------------------------------------------------------------------------------------
+
+_REGISTERED_AT = re.compile(r"registered at (.+?\.py):\d+")
+_REGISTRARS = (torch.library.__file__, os.path.join(os.path.dirname(torch.__file__), "_library", ""))
+"""torch's own code that registers operators for others."""
+
+
+def custom_op_function(operator: OpOverload) -> Any:
+    """The function that ``torch.library.custom_op`` made an operator of, None if it was made otherwise."""
+    definition = OPDEFS.get(operator._schema.name)
+    return None if definition is None else definition._init_fn
+
+
+def registration_files(operator: OpOverload) -> list[str]:
+    """Python files that register an operator or a kernel of it, in the order in which torch tells them."""
+    name = operator._schema.name
+    kernel = simple_registry.singleton.find(name).fake_impl.kernel
+    told = [
+        torch._C._dispatch_dump(f"{name}.{operator._overloadname}".removesuffix(".default")),
+        f"registered at {kernel.source}" if kernel else "",
+    ]
+    files = _REGISTERED_AT.findall("\n".join(told))
+    return [file for file in files if not file.startswith(_REGISTRARS)]
+
+
+def loaded_libraries() -> list[str]:
+    """Paths of the libraries that ``torch.ops.load_library`` loaded."""
+    return sorted(torch.ops.loaded_libraries)

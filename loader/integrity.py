@@ -21,7 +21,7 @@ def check_digests(archive: ArchiveFile) -> int:
         for method in archive.manifest.methods
         for section in method.sections
     ]
-    stored = [(storage.name, storage.sha256) for storage in archive.manifest.storages]
+    stored = [(storage.name, storage.sha256) for storage in archive.manifest.storages if not storage.absent]
     for name, digest in (*stored, *sections):
         if archive.digest(name) != digest:
             remedy = "get the file again from where it was written"

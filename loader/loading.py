@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from loader.devices import Target
+from loader.given import Weights
 from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program
 
@@ -17,6 +18,7 @@ def load(
     *,
     method: str = "forward",
     device: Target = None,
+    weights: Weights | None = None,
     mmap: bool = True,
     debug: bool = False,
     allow_ops: Iterable[str] = (),
@@ -31,6 +33,9 @@ def load(
         path: The archive.
         method: Which of its programs.
         device: Where to put it: a device, a map of recorded devices to others, or None for where it was captured.
+        weights: Weights to take in place of the archive's, or for one that holds none: a safetensors file, the
+            ``.json`` index of its shards, or tensors by name, which are not copied where they are as they should be.
+            Of tied weights it is enough that one is given.
         mmap: Whether weights are the mapped file, so that loading copies nothing and processes share memory; the file
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
@@ -45,12 +50,14 @@ def load(
         IntegrityError: Its bytes are not those that were written.
         OperatorError: An operator is forbidden, not admitted or unknown.
         ClassError: A class of tensors is not admitted or unknown.
+        WeightsError: Weights are missing or do not fit, with everything that does not.
         UsageError: It has no such method, or this machine no such device.
     """
     opening = open_method(
         path,
         method=method,
         device=device,
+        weights=weights,
         mmap=mmap,
         allow_ops=allow_ops,
         allow_classes=allow_classes,

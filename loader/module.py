@@ -12,6 +12,7 @@ from torch import fx
 
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
+from loader.given import Weights
 from loader.opening import OpenMethod, Verify, open_method
 from loader.rebuild.graph import Tables, build_graphs, generate_code
 from loader.rebuild.program import build_example, build_named
@@ -31,6 +32,7 @@ def load_module(
     *,
     method: str = "forward",
     device: Target = None,
+    weights: Weights | None = None,
     mmap: bool = True,
     allow_ops: Iterable[str] = (),
     allow_classes: Iterable[str] = (),
@@ -48,6 +50,7 @@ def load_module(
         path,
         method=method,
         device=device,
+        weights=weights,
         mmap=mmap,
         allow_ops=allow_ops,
         allow_classes=allow_classes,

@@ -10,14 +10,18 @@ from typing import Literal, TypeVar, get_args
 
 import msgspec
 
+from archive.composites import is_plain
 from archive.reading import ArchiveFile, open_archive
+from archive.text import count_text
 from loader.devices import Devices, Target
+from loader.given import Weights
 from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
-from schema.errors import UsageError
+from loader.weights import archive_weights, few
+from schema.errors import UsageError, WeightsError
 from schema.manifest import Method
 
 Verify = Literal["sections", "full"]
@@ -65,15 +69,41 @@ def open_method(
     allow_ops: Iterable[str] = (),
     allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
+    weights: Weights | None = None,
+    hollow: bool = False,
 ) -> Iterator[OpenMethod]:
-    """Open an archive for one of its methods. The arguments and errors are those of :func:`loader.load`."""
+    """Open an archive for one of its methods.
+
+    The arguments and errors are those of :func:`loader.load`, but for ``hollow``: whether absent weights may stay
+    away, on the meta device.
+    """
     if verify not in get_args(Verify):
         raise UsageError(f"verify is {verify!r}", remedy=f"pass one of {', '.join(map(repr, get_args(Verify)))}")
     with open_archive(path) as archive:
         found = archive.method(method)
         if verify == "full":
             check_digests(archive)
-        devices, operators, classes = Devices(device), Operators(allow_ops), TensorClasses(allow_classes)
+        devices, operators, classes = (
+            Devices(device),
+            Operators(allow_ops, found.operators),
+            TensorClasses(allow_classes),
+        )
         literals = LiteralBuilder(devices, operators)
-        tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap)
+        tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap, hollow=hollow)
+        if weights is not None:
+            tensors.give(archive_weights(archive, found, weights, tensors.stored))
+        elif not hollow:
+            _check_present(archive, found, devices)
         yield OpenMethod(archive, found, operators, literals, tensors, classes)
+
+
+def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> None:
+    """Refuse to go on without weights that the archive does not hold."""
+    tensors, storages = archive.manifest.tensors, archive.manifest.storages
+    rows = [row for item in method.state if is_plain(row := tensors[item.tensor])]
+    missing = [row.name for row in rows if storages[row.storage].absent and devices.place(row.device).type != "meta"]
+    if missing:
+        message = f"the archive leaves {count_text(len(missing), 'weight')} out ({few(missing)})"
+        raise WeightsError(
+            message, remedy="pass weights= (--weights FILE): a safetensors file or the index of its shards"
+        )

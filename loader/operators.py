@@ -17,6 +17,8 @@ import torch
 
 from loader.torch_internals import HigherOrderOperator, OpOverload, predispatch
 from schema.errors import Loc, OperatorError, UsageError
+from schema.manifest import OperatorUse
+from schema.names import is_identifier
 from schema.operators import ALLOWED_NAMESPACES, FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS, SCRIPT_TYPES, split_target
 
 _MODULES: dict[str, Any] = {
@@ -27,21 +29,25 @@ _MODULES: dict[str, Any] = {
     "predispatch": predispatch,
 }
 
+_FEW = 6
+
 
 class Operators:
     """Resolves targets.
 
     Args:
         allow: Namespaces of custom operators that the caller admits.
+        recorded: What the archive says of the operators that it calls.
 
     Raises:
         UsageError: ``allow`` is one text instead of several.
     """
 
-    def __init__(self, allow: Iterable[str] = ()) -> None:
+    def __init__(self, allow: Iterable[str] = (), recorded: Iterable[OperatorUse] = ()) -> None:
         if isinstance(allow, str):
             raise UsageError(f"allow_ops is the text {allow!r}", remedy=f'pass a list: allow_ops=["{allow}"]')
         self._allowed = ALLOWED_NAMESPACES | frozenset(allow)
+        self._recorded = {use.name: use for use in recorded}
 
     def resolve(self, target: str, loc: Loc) -> Callable[..., Any]:
         """The callable that a target names.
@@ -55,12 +61,39 @@ class Operators:
         if f"{namespace}::{name}" in FORBIDDEN:
             raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)
         if namespace not in self._allowed:
-            remedy = (
-                f'if you trust it, import the package that defines it and pass allow_ops=["{namespace}"]; '
-                f"on the command line: --import PACKAGE --allow-ops {namespace}"
+            raise OperatorError(
+                f"the program calls the custom operator {target[:120]}", loc=loc, remedy=self._how_to_admit(namespace)
             )
-            raise OperatorError(f"the program calls the custom operator {target}", loc=loc, remedy=remedy)
-        return _higher_order(name, loc) if namespace == "higher_order" else _overload(namespace, name, overload, loc)
+        if namespace == "higher_order":
+            return _higher_order(name, loc)
+        found = _overload(namespace, name, overload, loc, self._providers([namespace]))
+        if namespace not in ALLOWED_NAMESPACES:
+            self._check_schema(target, str(found._schema), loc)
+        return found
+
+    def _how_to_admit(self, namespace: str) -> str:
+        """What to import and what to pass, at once for all operators that are not admitted."""
+        recorded = {split_target(name)[0] for name in self._recorded} - self._allowed
+        wanted = sorted({namespace[:80], *filter(is_identifier, recorded)})[:_FEW]
+        providers = self._providers(wanted)
+        passed = ", ".join(f'"{name}"' for name in wanted)
+        options = [f"--import {name}" for name in providers or ["PACKAGE"]] + [f"--allow-ops {name}" for name in wanted]
+        return (
+            f"if you trust it, import {', '.join(providers) or 'the package that defines it'} and pass "
+            f"allow_ops=[{passed}]; on the command line: {' '.join(options)}"
+        )
+
+    def _providers(self, namespaces: Iterable[str]) -> list[str]:
+        """Modules that are recorded as those that register operators of some namespaces. They are never imported."""
+        uses = [use for name, use in self._recorded.items() if split_target(name)[0] in namespaces]
+        return sorted({use.provider for use in uses if use.provider})[:_FEW]
+
+    def _check_schema(self, target: str, schema: str, loc: Loc) -> None:
+        use = self._recorded.get(target)
+        if use is not None and use.schema != schema:
+            message = f"the archive was written for {use.schema[:400]}, and here it is {schema}"
+            remedy = f"import the version of {use.provider or 'the package that defines it'} that it was written with"
+            raise OperatorError(message, loc=loc, remedy=remedy)
 
 
 def _python_function(target: str, loc: Loc) -> Callable[..., Any]:
@@ -86,7 +119,7 @@ def _is_script_only(overload: OpOverload) -> bool:
     return "__torch__" in types or bool(set(re.findall(r"\w+", types)) & set(SCRIPT_TYPES))
 
 
-def _overload(namespace: str, name: str, overload: str, loc: Loc) -> Callable[..., Any]:
+def _overload(namespace: str, name: str, overload: str, loc: Loc, providers: list[str]) -> OpOverload:
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
@@ -96,6 +129,7 @@ def _overload(namespace: str, name: str, overload: str, loc: Loc) -> Callable[..
     if not isinstance(found, OpOverload):
         target = f"{namespace}::{name}.{overload}"[:120]
         builtin = namespace in ALLOWED_NAMESPACES
-        remedy = "use a torch that has it" if builtin else f"import the package that defines {namespace} before loading"
+        package = ", ".join(providers) or f"the package that defines {namespace}"
+        remedy = "use a torch that has it" if builtin else f"import {package} before loading"
         raise OperatorError(f"torch {torch.__version__} knows no operator {target}", loc=loc, remedy=remedy)
     return found

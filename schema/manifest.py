@@ -30,12 +30,15 @@ class Storage(Record, frozen=True):
     Attributes:
         name: Its name in the safetensors header.
         nbytes: Its size in bytes.
-        sha256: Digest of its bytes.
+        sha256: Digest of its bytes; empty where they are absent.
+        absent: Whether the file leaves its bytes out: weights that are given at load, or a tensor on the meta device,
+            which has none.
     """
 
     name: str
     nbytes: int
     sha256: bytes
+    absent: bool = False
 
 
 class NamedTensor(Record, frozen=True):
@@ -160,17 +163,19 @@ class Port(Record, frozen=True):
 
 
 class OperatorUse(Record, frozen=True):
-    """An operator that the graphs call.
+    """An operator that the graphs call, or pass to one that does.
 
     Attributes:
         name: ``namespace::name.overload``.
-        count: How often.
+        count: How many nodes call it.
         schema: Its signature where the archive was written; empty for what is no torch operator.
+        provider: The Python module that registers it, for people to import; empty for torch's own, and if not known.
     """
 
     name: str
     count: int
     schema: str = ""
+    provider: str = ""
 
 
 class ExampleValue(Record, frozen=True):

@@ -44,6 +44,11 @@ def is_identifier(name: str) -> bool:
     return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "__debug__"
 
 
+def is_module_name(name: str) -> bool:
+    """Whether a name can be that of a Python module: identifiers between dots."""
+    return len(name) <= 200 and all(map(is_identifier, name.split(".")))
+
+
 def check_identifier(name: str, loc: Loc) -> str:
     """Return the name if generated code may contain it.
 

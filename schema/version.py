@@ -3,7 +3,8 @@
 History, one line per version:
     1.0  2026-11-22  first version.
     1.1  2026-11-23  more higher-order operators; a constant may say that torch took it for a persistent buffer.
-    1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits.
+    1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits;
+                     storages may be absent; an operator names the module that registers it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from schema.errors import VersionError
 FORMAT_VERSION: Final = (1, 2)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
-FEATURES: Final[frozenset[str]] = frozenset({"conjugate", "sparse", "subclass"})
+ABSENT_STORAGES: Final = "absent"
+"""The feature of archives that leave bytes of tensors out."""
+
+FEATURES: Final[frozenset[str]] = frozenset({ABSENT_STORAGES, "conjugate", "sparse", "subclass"})
 """Features that this reader understands; an archive may name features that its reader must understand."""
 
 

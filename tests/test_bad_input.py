@@ -354,7 +354,6 @@ class Text(torch.nn.Module):
     ("program", "message"),
     [
         (lambda: _with_state("__program__/x"), "reserved"),
-        (lambda: _with_state("w", torch.ones(2).to("meta")), "device meta"),
         (lambda: _with_state('a"b'), "cannot be an attribute's name"),
         (lambda: exporter.capture(Text(), (torch.ones(1), "it's")), "holds a quote"),
         (lambda: exporter.capture(Text(), (torch.ones(1), {"it's": torch.ones(1)})), "holds a quote"),

@@ -13,11 +13,13 @@ MIB = 2**20
 WEIGHTS_BYTES = 256 * MIB
 
 SAVE = """
-import torch, exporter
+import torch, exporter, safetensors.torch
 module = torch.nn.Sequential(*(torch.nn.Linear(4096, 4096, bias=False) for _ in range(4)))
 program = exporter.capture(module, (torch.ones(1, 4096),))
 start()
 exporter.save(program, sys.argv[1])
+exporter.save(program, sys.argv[1] + ".program", weights=False)
+safetensors.torch.save_file(module.state_dict(), sys.argv[1] + ".weights")
 """
 
 LOAD = """
@@ -25,7 +27,9 @@ import torch, loader, torch._dynamo, sympy
 start()
 program = loader.load(sys.argv[1])
 module = loader.load_module(sys.argv[1])
-assert sum(p.numel() for p in module.parameters()) * 4 == 256 * 2**20
+apart = loader.load_module(sys.argv[1] + ".program", weights=sys.argv[1] + ".weights")
+for each in (module, apart):
+    assert sum(p.numel() for p in each.parameters()) * 4 == 256 * 2**20
 """
 
 PEAK = """

@@ -16,6 +16,7 @@ from exporter.emit.graph import GraphEmitter
 from exporter.emit.literals import emit_literal
 from exporter.emit.operators import emit_operator
 from exporter.emit.ports import emit_ports
+from exporter.emit.providers import find_provider
 from exporter.emit.signature import emit_signature
 from exporter.emit.symbols import SymbolTable
 from exporter.emit.tensors import TensorTable, constant_name
@@ -27,7 +28,7 @@ from schema.codec import compress, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError
 from schema.graph import SparseValue, SubclassValue
 from schema.names import example_name, section_name
-from schema.version import FORMAT_VERSION
+from schema.version import ABSENT_STORAGES, FORMAT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ def emit_programs(
     expected: Mapping[str, Sequence[Any]] | None = None,
     keep_paths: bool = False,
     examples: bool = True,
+    weights: bool = True,
 ) -> Emitted:
     """Documents and blobs of some programs that share their tensors.
 
@@ -57,11 +59,12 @@ def emit_programs(
         expected: Flat outputs for the example inputs, by method.
         keep_paths: Whether to keep absolute paths of source files.
         examples: Whether to keep example inputs.
+        weights: Whether to keep parameters and persistent buffers.
 
     Raises:
         UnsupportedError: A program holds something that the format cannot carry.
     """
-    tensors = TensorTable()
+    tensors = TensorTable(weights=weights)
     constants: dict[str, torch.Tensor] = {}
     methods, sections = [], []
     features: set[str] = set()
@@ -71,23 +74,19 @@ def emit_programs(
         methods.append(method)
         sections += blobs
         features |= emitter.features
-    rows, blobs = tensors.finish()
-    storages = [
-        documents.Storage(name=blob.name, nbytes=blob.nbytes, sha256=digest)
-        for blob, digest in zip(blobs, digests(blobs), strict=True)
-    ]
+    stored = tensors.finish()
     manifest = documents.Manifest(
         format=FORMAT_VERSION,
         producer=_producer(),
         methods=methods,
-        storages=storages,
-        tensors=rows,
-        features=sorted(features.union(*map(_features, rows))),
+        storages=stored.storages,
+        tensors=stored.tensors,
+        features=sorted(features.union(*map(_features, stored.tensors), *map(_features, stored.storages))),
     )
-    return Emitted(manifest, [*blobs, *sections])
+    return Emitted(manifest, [*stored.blobs, *sections])
 
 
-def _features(row: documents.Tensor | Value) -> set[str]:
+def _features(row: documents.Tensor | documents.Storage | Value) -> set[str]:
     """What a reader must understand to make the right tensor of a row."""
     match row:
         case documents.Tensor():
@@ -97,6 +96,8 @@ def _features(row: documents.Tensor | Value) -> set[str]:
                 "subclass": row.subclass is not None,
             }
             return {name for name, is_needed in needed.items() if is_needed}
+        case documents.Storage():
+            return {ABSENT_STORAGES} if row.absent else set()
         case SparseValue():
             return {"sparse"}
         case SubclassValue():
@@ -212,18 +213,21 @@ def _check_readable(part: msgspec.Struct, nbytes: int, stored_nbytes: int, loc: 
 
 
 def _operators(modules: list[torch.fx.GraphModule]) -> list[documents.OperatorUse]:
-    counts: Counter[Any] = Counter(
-        node.target for module in modules for node in module.graph.nodes if node.op == "call_function"
-    )
-    uses = [
-        documents.OperatorUse(
-            name=emit_operator(target, ()),
-            count=count,
-            schema=str(target._schema) if isinstance(target, OpOverload) else "",
-        )
-        for target, count in counts.items()
-    ]
-    return sorted(uses, key=lambda use: use.name)
+    nodes = [node for module in modules for node in module.graph.nodes]
+    counts: Counter[Any] = Counter(node.target for node in nodes if node.op == "call_function")
+    passed = {arg for node in nodes for arg in pytree.tree_leaves((node.args, node.kwargs)) if _is_operator(arg)}
+    return sorted((_operator_use(target, counts[target]) for target in {*counts, *passed}), key=lambda use: use.name)
+
+
+def _is_operator(value: object) -> bool:
+    return isinstance(value, OpOverload)
+
+
+def _operator_use(target: Any, count: int) -> documents.OperatorUse:
+    name = emit_operator(target, ())
+    if not _is_operator(target):
+        return documents.OperatorUse(name=name, count=count)
+    return documents.OperatorUse(name=name, count=count, schema=str(target._schema), provider=find_provider(target))
 
 
 def _types(calls: Calls) -> list[str]:

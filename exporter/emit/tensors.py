@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from msgspec.structs import replace
 
-from archive.composites import is_composite
-from archive.structure import contiguous_strides, is_contiguous
-from archive.writing import Blob
+from archive.composites import is_composite, is_plain
+from archive.structure import contiguous_strides, is_contiguous, most_absent
+from archive.writing import Blob, digests
 from exporter.emit.composites import take_apart
 from exporter.emit.literals import torch_name
 from exporter.torch_internals import FakeTensor, is_traceable_wrapper_subclass, is_zero_tensor
@@ -30,16 +30,30 @@ if TYPE_CHECKING:
 
 
 class _Memory(NamedTuple):
-    """One storage: its first tensor, and where its bytes are on the CPU."""
+    """One storage: its first tensor, its bytes where they are, and whether the archive leaves them out."""
 
     first: str
     bytes: torch.Tensor
+    absent: bool
+
+
+class Stored(NamedTuple):
+    """What the tensors of some programs are written from: two tables of the manifest, and the bytes."""
+
+    tensors: list[documents.Tensor]
+    storages: list[documents.Storage]
+    blobs: list[Blob]
 
 
 class TensorTable:
-    """Collects tensors by name, and the storages that they are views of."""
+    """Collects tensors by name, and the storages that they are views of.
 
-    def __init__(self) -> None:
+    Args:
+        weights: Whether bytes of parameters and persistent buffers are stored. Tensors on the meta device have none.
+    """
+
+    def __init__(self, *, weights: bool = True) -> None:
+        self._weights = weights
         self._tensors: dict[str, torch.Tensor] = {}
         self._places: dict[str, int] = {}
         self._objects: dict[int, int] = {}
@@ -66,34 +80,74 @@ class TensorTable:
         if not reserved and name.startswith(RESERVED):
             raise UnsupportedError(f"the name begins with {name.split('/')[0]}/, which is reserved", loc=(name,))
         self._tensors[name] = tensor
-        row = self._row(name, tensor)
+        row = self._row(name, tensor, absent=not (reserved or self._weights))
         self._places[name] = len(self._rows)
         self._objects.setdefault(id(tensor), len(self._rows))
         self._rows.append(row)
         return self._places[name]
 
-    def finish(self) -> tuple[list[documents.Tensor], list[Blob]]:
-        """Every tensor, and one blob for every storage in the order of the table of storages."""
+    def finish(self) -> Stored:
+        """Every tensor, every storage, and a blob for each storage that is not left out.
+
+        Raises:
+            UnsupportedError: What is left out cannot be made up from weights that are given later.
+        """
         owners: dict[int, documents.Tensor] = {}
         widths: dict[int, int] = {}
         for row in self._rows:
             if is_composite(row):
                 continue
             widths[row.storage] = max(CARRIERS[row.dtype].nbytes, widths.get(row.storage, 1))
-            whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel()
-            if whole and is_contiguous(row.shape, row.strides) and not (row.conjugate or row.negative):
+            if self._is_whole(row):
                 owners.setdefault(row.storage, row)
-        blobs = [
-            _owned_blob(memory, owners[place]) if place in owners else _flat_blob(memory, widths[place])
+        blobs = {
+            place: _owned_blob(memory, owners[place]) if place in owners else _flat_blob(memory, widths[place])
+            for place, memory in enumerate(self._memories)
+            if not memory.absent
+        }
+        sha256 = dict(zip(blobs, digests(list(blobs.values())), strict=True))
+        storages = [
+            documents.Storage(
+                name=owners[place].name if place in owners else STORAGES + memory.first,
+                nbytes=memory.bytes.numel(),
+                sha256=sha256.get(place, b""),
+                absent=memory.absent,
+            )
             for place, memory in enumerate(self._memories)
         ]
-        return self._rows, blobs
+        self._check_absent()
+        return Stored(self._rows, storages, list(blobs.values()))
 
-    def _row(self, name: str, tensor: torch.Tensor) -> documents.Tensor:
+    def _check_absent(self) -> None:
+        """Refuse to leave out what the weights that are given later do not make up again."""
+        weights: dict[int, list[documents.Tensor]] = {}
+        for row in self._rows:
+            if is_plain(row) and not row.name.startswith(RESERVED):
+                weights.setdefault(row.storage, []).append(row)
+        for row in filter(is_plain, self._rows):
+            memory, given = self._memories[row.storage], weights.get(row.storage, [])
+            if not memory.absent or memory.bytes.is_meta or any(self._is_whole(each) for each in given):
+                continue
+            if all(_place(each) != _place(row) for each in given):
+                message = f"it shares memory with {given[0].name}, which is left out and does not hold it"
+                raise UnsupportedError(message, loc=(row.name,), remedy="clone it, or keep the weights")
+            if memory.bytes.numel() > most_absent(sum(map(_nbytes, given))):
+                message = f"it is a small part of {memory.bytes.numel()} bytes, and left out"
+                raise UnsupportedError(message, loc=(row.name,), remedy="clone it, or keep the weights")
+
+    def _is_whole(self, row: documents.Tensor) -> bool:
+        """Whether a tensor is its whole storage, in order and as it is."""
+        whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel()
+        return whole and is_contiguous(row.shape, row.strides) and is_plain(row)
+
+    def _row(self, name: str, tensor: torch.Tensor, *, absent: bool) -> documents.Tensor:
         first = self._objects.get(id(tensor))
         if first is not None:
             return replace(self._rows[first], name=name, tied=first)
         _check_storable(tensor, (name,))
+        if isinstance(tensor, FakeTensor) and not absent:
+            remedy = "leave the weights out with weights=False" if not name.startswith(RESERVED) else ""
+            raise UnsupportedError("a fake tensor has no memory to store", loc=(name,), remedy=remedy)
         fields: dict[str, Any] = {
             "name": name,
             "dtype": torch_name(tensor.dtype),
@@ -104,27 +158,32 @@ class TensorTable:
             "parameter": isinstance(tensor, torch.nn.Parameter),
         }
         composite = take_apart(tensor, (name,))
+        if absent and (composite or tensor.is_conj() or tensor.is_neg()):
+            message = "a weight that is sparse, conjugated or of a class of its own cannot be left out"
+            raise UnsupportedError(message, loc=(name,), remedy="keep the weights")
         if composite is None:
-            return documents.Tensor(**fields, **self._view(name, tensor))
+            return documents.Tensor(**fields, **self._view(name, tensor, absent=absent))
         places = [self.place(part_name(name, key), part, reserved=True) for key, part in composite.parts.items()]
         return documents.Tensor(**fields, storage=-1, **composite.fields(places))
 
-    def _view(self, name: str, tensor: torch.Tensor) -> dict[str, Any]:
+    def _view(self, name: str, tensor: torch.Tensor, *, absent: bool) -> dict[str, Any]:
         return {
-            "storage": self._storage(name, tensor),
+            "storage": self._storage(name, tensor, absent=absent),
             "offset": int(tensor.storage_offset()),
             "conjugate": tensor.is_conj(),
             "negative": tensor.is_neg(),
         }
 
-    def _storage(self, name: str, tensor: torch.Tensor) -> int:
+    def _storage(self, name: str, tensor: torch.Tensor, *, absent: bool) -> int:
         storage = tensor.untyped_storage()
         # An empty storage has no address of its own, so none is shared.
-        key = (str(tensor.device), storage.data_ptr()) if storage.nbytes() else (name, 0)
+        key = (str(tensor.device), _address(storage)) if storage.nbytes() else (name, 0)
         place = self._storage_places.setdefault(key, len(self._memories))
         if place == len(self._memories):
-            content = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
-            self._memories.append(_Memory(name, content.cpu()))
+            content = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+            self._memories.append(_Memory(name, content, absent or _is_hollow(storage)))
+        elif absent:
+            self._memories[place] = self._memories[place]._replace(absent=True)
         return place
 
 
@@ -136,13 +195,26 @@ def _strides(tensor: torch.Tensor) -> list[int] | None:
     return None if strides == contiguous_strides(tensor.shape) else strides
 
 
+def _is_hollow(storage: torch.UntypedStorage) -> bool:
+    """Whether a storage has a size but no memory: on the meta device, or of a fake tensor."""
+    return storage.device.type == "meta"
+
+
+def _address(storage: torch.UntypedStorage) -> int:
+    return storage._cdata if _is_hollow(storage) else storage.data_ptr()
+
+
 def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one is other or (
         {type(one), type(other)} <= set(_PLAIN_TYPES)
         and one.layout is other.layout is torch.strided
-        and one.data_ptr() == other.data_ptr()
+        and _start(one) == _start(other)
         and _geometry(one) == _geometry(other)
     )
+
+
+def _start(tensor: torch.Tensor) -> int:
+    return _address(tensor.untyped_storage()) + int(tensor.storage_offset()) * tensor.itemsize
 
 
 def _geometry(tensor: torch.Tensor) -> tuple[object, ...]:
@@ -153,14 +225,9 @@ _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _LAYOUTS = ("strided", *SPARSE_LAYOUTS)
 
 _NOT_STORED: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str], str], ...] = (
-    (
-        lambda t: t.is_meta or isinstance(t, FakeTensor),
-        lambda t: f"tensor without data ({'device meta' if t.is_meta else 'a fake one'})",
-        "give the program its weights first",
-    ),
     (lambda t: t.is_nested, lambda _: "nested tensor", "store its values and offsets"),
     (
-        lambda t: type(t) not in _PLAIN_TYPES and not is_traceable_wrapper_subclass(t),
+        lambda t: type(t) not in (*_PLAIN_TYPES, FakeTensor) and not is_traceable_wrapper_subclass(t),
         lambda t: f"tensor of type {type(t).__qualname__}",
         "convert it to a plain tensor first, or let its class define __tensor_flatten__",
     ),
@@ -194,15 +261,20 @@ def _nbytes(row: documents.Tensor) -> int:
     return math.prod(row.shape) * CARRIERS[row.dtype].nbytes
 
 
+def _place(row: documents.Tensor) -> tuple[object, ...]:
+    """Which elements of its storage a tensor has."""
+    return row.dtype, row.offset, row.shape, row.strides
+
+
 def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
     """A storage as the tensor that covers it."""
-    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), memory.bytes
+    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), memory.bytes.cpu()
     return Blob(owner.name, code, shape, content.data_ptr(), content.numel(), content)
 
 
 def _flat_blob(memory: _Memory, width: int) -> Blob:
     """A storage that no tensor covers, as integers of its views' width, so that safetensors aligns it for them."""
-    content, nbytes = memory.bytes, memory.bytes.numel()
+    content, nbytes = memory.bytes.cpu(), memory.bytes.numel()
     width = next(size for size in (8, 4, 2, 1) if size <= width and nbytes % size == 0)
     return Blob(STORAGES + memory.first, f"U{8 * width}", (nbytes // width,), content.data_ptr(), nbytes, content)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from archive.composites import is_composite
@@ -27,6 +29,7 @@ class TensorBuilder:
         literals: Builds the contexts of wrapper subclasses.
         classes: Finds their classes.
         mmap: Whether tensors are the mapped file (pages are read when touched, and copied when written), or copies.
+        hollow: Whether a tensor that is absent is put on the meta device, so that a program is whole but for running.
     """
 
     def __init__(
@@ -37,12 +40,15 @@ class TensorBuilder:
         classes: TensorClasses,
         *,
         mmap: bool = True,
+        hollow: bool = False,
     ) -> None:
         self._archive = archive
         self._literals = literals
         self._classes = classes
         self._devices = devices
         self._mmap = mmap
+        self._hollow = hollow
+        self._given: dict[int, torch.Tensor] = {}
         self._storages: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._tensors: dict[int, torch.Tensor] = {}
         self._alignments: dict[int, int] = {}
@@ -51,6 +57,10 @@ class TensorBuilder:
                 continue
             # Kernels ask for elements at multiples of their size, and crash on complex128 that is not.
             self._alignments[row.storage] = max(CARRIERS[row.dtype].nbytes, self._alignments.get(row.storage, 1))
+
+    def give(self, weights: Mapping[int, torch.Tensor]) -> None:
+        """Use other bytes for some storages, by their place, than what the archive has."""
+        self._given.update(weights)
 
     def build(self, index: int) -> torch.Tensor:
         """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
@@ -73,7 +83,9 @@ class TensorBuilder:
         return made.requires_grad_(row.requires_grad)
 
     def _view(self, row: Tensor, loc: Loc) -> torch.Tensor:
-        storage = self._storage(row.storage, self._devices.place(row.device))
+        device = self._devices.place(row.device)
+        # What was on the meta device has no bytes to put elsewhere, unless it is a weight and was given.
+        storage = self._storage(row.storage, device, hollow=self._hollow or "meta" in (row.device, device.type))
         view = torch.empty(0, dtype=torch_constant(DType(row.dtype), loc), device=storage.device)
         view.set_(storage.untyped_storage(), row.offset, row.shape, _strides(row))
         set_lazy_bits(view, conjugate=row.conjugate, negative=row.negative)
@@ -88,12 +100,24 @@ class TensorBuilder:
         context = self._literals.build(row.subclass.context, loc)
         return build_subclass(kind, parts, context, row.shape, _strides(row), loc)
 
-    def _storage(self, index: int, device: torch.device) -> torch.Tensor:
+    def _storage(self, index: int, device: torch.device, *, hollow: bool) -> torch.Tensor:
         if (index, device) not in self._storages:
-            self._storages[index, device] = self._bytes(index).to(device)
+            self._storages[index, device] = self._place(index, device, hollow=hollow)
         return self._storages[index, device]
 
-    def _bytes(self, index: int) -> torch.Tensor:
+    def _place(self, index: int, device: torch.device, *, hollow: bool) -> torch.Tensor:
+        if index in self._given:
+            given = self._given[index].to(device)
+            return given if self._mmap else given.clone()
+        row = self._archive.manifest.storages[index]
+        if not row.absent:
+            return self.stored(index).to(device)
+        if not hollow:
+            raise FormatError("absent, and no weight", loc=("storages", row.name))
+        return torch.empty(row.nbytes, dtype=torch.uint8, device="meta")
+
+    def stored(self, index: int) -> torch.Tensor:
+        """The bytes of a storage that the archive has."""
         storage = self._archive.manifest.storages[index]
         if not storage.nbytes:
             return torch.empty(0, dtype=torch.uint8)

@@ -1,0 +1,56 @@
+"""Options that several commands have."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dialect(StrEnum):
+    """What ``--ir`` may be."""
+
+    TRAINING = "training"
+    INFERENCE = "inference"
+
+
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        metavar="NAME=VALUE",
+        help="An argument of forward; give it once for each. A tensor: x=f32[2,3], x=i64[1,16]=zeros (or ones, rand), "
+        "x=@FILE.safetensors:KEY. Others: n=3, flag=true, mode='\"fast\"', mask=none.",
+        show_default=False,
+    ),
+]
+Method = Annotated[str, typer.Option("--method", "-m", help="Which method.")]
+AllowOps = Annotated[
+    list[str] | None,
+    typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
+]
+AllowClasses = Annotated[
+    list[str] | None,
+    typer.Option("--allow-classes", metavar="MODULE", help="Modules whose classes of tensors the program may have."),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="PACKAGE",
+        help="Import a package first, for the operators and classes that it defines; "
+        "the working directory is searched too.",
+    ),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="Take the weights from a safetensors file, or from the shards of a *.safetensors.index.json.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,189 @@
+"""An open safetensors file: opened once, and every byte that is checked or used is read through one descriptor."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from archive.header import WEIGHTS, Entry, read_header
+from schema.errors import AccessError, FormatError, UsageError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+_OPEN_FLAGS: Final = (
+    os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)
+
+# Without reserving swap for it: a writable mapping larger than the machine's memory would otherwise be refused.
+_NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_PRIVATE: Final[dict[str, int]] = (
+    {"flags": mmap.MAP_PRIVATE | _NORESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+    if sys.platform == "linux"
+    else {"access": mmap.ACCESS_COPY}
+)
+
+
+class TensorFile:
+    """An open safetensors file. Reads are thread-safe; use as a context manager, or call :meth:`close`.
+
+    Attributes:
+        path: The file.
+        size: Its size in bytes.
+        entries: Every stored tensor by name, in the order of their bytes.
+    """
+
+    path: Path
+    size: int
+    entries: dict[str, Entry]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._mapping: mmap.mmap | None = None
+        self._descriptor, self.size = _open_regular(path)
+        try:
+            self.entries = self._read_entries()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def mapping(self) -> mmap.mmap:
+        """The whole file in memory, made on first use: private and writable, and the file is never written to.
+
+        It outlives :meth:`close` for as long as something (a tensor) holds it.
+
+        Raises:
+            AccessError: The file cannot be mapped.
+        """
+        with self._lock:
+            if self._mapping is None:
+                self._mapping = _map(self._descriptor, self.size, self.path)
+            return self._mapping
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of one stored tensor, copied from the file.
+
+        Raises:
+            UsageError: There is no such tensor.
+            AccessError: The file cannot be read.
+        """
+        entry = self._entry(name)
+        return self._read(entry.start, entry.stop)
+
+    def digest(self, name: str) -> bytes:
+        """The sha256 of one stored tensor, as it now is in the file.
+
+        Raises:
+            UsageError: There is no such tensor.
+            AccessError: The file cannot be read.
+        """
+        entry, sha256 = self._entry(name), hashlib.sha256()
+        for start in range(entry.start, entry.stop, _CHUNK_BYTES):
+            sha256.update(self._read(start, min(start + _CHUNK_BYTES, entry.stop)))
+        return sha256.digest()
+
+    def close(self) -> None:
+        """Close the file; doing so twice does nothing."""
+        with self._lock:
+            descriptor, self._descriptor, self._mapping = self._descriptor, -1, None
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _read_entries(self) -> dict[str, Entry]:
+        return read_header(self._read, self.size, WEIGHTS)
+
+    def _entry(self, name: str) -> Entry:
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise UsageError(f"{self.path} stores no tensor {name!r}") from None
+
+    def _read(self, start: int, stop: int) -> bytes:
+        parts = []
+        try:
+            while start < stop and (part := os.pread(self._descriptor, min(stop - start, 2**30), start)):
+                parts.append(part)
+                start += len(part)
+        except OSError as error:
+            raise _access_error(error, self.path) from error
+        if start < stop:
+            raise AccessError(f"{self.path} has become shorter while it was read", remedy="close what writes to it")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        path: The file.
+        most: The most bytes that it may have.
+
+    Raises:
+        AccessError: It cannot be read.
+        FormatError: It is larger.
+    """
+    descriptor, size = _open_regular(path)
+    with open(descriptor, "rb") as file:
+        if size > most:
+            raise FormatError(f"{path} has {size} bytes, more than {most}", remedy="check the path")
+        try:
+            return file.read(most)
+        except OSError as error:
+            raise _access_error(error, path) from error
+
+
+_REMEDIES: Final = {
+    FileNotFoundError: "check the path",
+    NotADirectoryError: "check the path",
+    PermissionError: "ask for permission to read it",
+}
+
+
+def _access_error(error: OSError, path: Path) -> AccessError:
+    reason = error.strerror or type(error).__name__
+    return AccessError(f"cannot read {path}: {reason}", remedy=_REMEDIES.get(type(error), ""))
+
+
+def _open_regular(path: Path) -> tuple[int, int]:
+    """Descriptor and size in bytes of a regular file; nothing else is read, so nothing can block."""
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        raise _access_error(error, path) from error
+    except ValueError as error:
+        raise AccessError(f"{str(path)!r} is not a path: {error}", remedy="check the path") from error
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        return descriptor, status.st_size
+    os.close(descriptor)
+    what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+    raise AccessError(f"cannot read {path}: it is {what}", remedy="name the file itself")
+
+
+def _map(descriptor: int, size: int, path: Path) -> mmap.mmap:
+    if descriptor < 0:
+        raise UsageError(f"{path} is closed", remedy="open it again")
+    try:
+        return mmap.mmap(descriptor, size, **_PRIVATE)
+    except OSError as error:
+        raise _access_error(error, path) from error
