@@ -4,6 +4,7 @@ History, one line per version:
     1.0  2026-11-22  first version.
     1.1  2026-11-23  more higher-order operators; a constant may say that torch took it for a persistent buffer.
     1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits.
+    1.3  2026-11-23  graphs may read tensors by name; a stack trace may be None.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Final
 
 from schema.errors import VersionError
 
-FORMAT_VERSION: Final = (1, 2)
+FORMAT_VERSION: Final = (1, 3)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
-FEATURES: Final[frozenset[str]] = frozenset({"conjugate", "sparse", "subclass"})
+FEATURES: Final[frozenset[str]] = frozenset({"attributes", "conjugate", "sparse", "subclass"})
 """Features that this reader understands; an archive may name features that its reader must understand."""
 
 
