@@ -119,7 +119,7 @@ def build_module(opened: OpenMethod) -> ProgramModule:
         FormatError: A section is malformed.
     """
     name, literals = opened.method.name, opened.literals
-    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.tensors)
     signature = opened.section("signature", Signature)
     graph, root = build_graphs(tables, None)
     calls = opened.section("calls", Calls)

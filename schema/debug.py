@@ -31,7 +31,7 @@ class Debug(Struct, frozen=True, kw_only=True):
 
     Attributes:
         frames: Table of stack-trace lines, two to a frame as Python prints them.
-        stacks: Table of stack traces: places of frames, outermost first.
+        stacks: Table of stack traces: places of frames, outermost first; one without frames is None.
         sources: Table of ``source_fn_stack`` values.
         nodes: For each graph of the ``graph`` section, one entry per node.
     """

@@ -195,7 +195,7 @@ class Node(Row, frozen=True):
     Attributes:
         target: Place in the table of targets.
         name: Its name, unique in its graph.
-        args: Positional arguments. A ``get_attr`` node has one: the name of a subgraph.
+        args: Positional arguments. A ``get_attr`` node has one: the name of a subgraph or attribute.
         kwargs: Keyword arguments, in order.
         value: Place in the table of values, or :data:`ABSENT`.
         modules: ``nn_module_stack``: place in the table of frames plus one, 0 for an empty stack, or :data:`ABSENT`.
@@ -222,11 +222,19 @@ class Subgraph(Row, frozen=True):
     graph: int
 
 
+class Attribute(Row, frozen=True):
+    """A tensor under the name by which ``get_attr`` nodes reach it; ``tensor`` is its place in the manifest's table."""
+
+    name: str
+    tensor: int
+
+
 class Graph(Row, frozen=True):
-    """Nodes in execution order, and the subgraphs that they reach."""
+    """Nodes in execution order, and the subgraphs and tensors that they reach by name."""
 
     nodes: list[Node]
     subgraphs: list[Subgraph] = []
+    attributes: list[Attribute] = []
 
 
 class ProgramGraph(Struct, frozen=True, kw_only=True):

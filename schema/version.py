@@ -5,6 +5,7 @@ History, one line per version:
     1.1  2026-11-23  more higher-order operators; a constant may say that torch took it for a persistent buffer.
     1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits;
                      storages may be absent; an operator names the module that registers it.
+    1.3  2026-11-23  graphs may read tensors by name; a stack trace may be None.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Final
 
 from schema.errors import VersionError
 
-FORMAT_VERSION: Final = (1, 2)
+FORMAT_VERSION: Final = (1, 3)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
 ABSENT_STORAGES: Final = "absent"
 """The feature of archives that leave bytes of tensors out."""
 
-FEATURES: Final[frozenset[str]] = frozenset({ABSENT_STORAGES, "conjugate", "sparse", "subclass"})
+FEATURES: Final[frozenset[str]] = frozenset({ABSENT_STORAGES, "attributes", "conjugate", "sparse", "subclass"})
 """Features that this reader understands; an archive may name features that its reader must understand."""
 
 

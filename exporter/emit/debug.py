@@ -57,8 +57,9 @@ class _DebugEmitter:
         self._known: dict[str, int] = {}
 
     def node(self, meta: dict[str, Any]) -> documents.NodeDebug:
-        stack, sources = meta.get("stack_trace"), meta.get("source_fn_stack")
-        return documents.NodeDebug(self._stack(stack) if stack else 0, self._sources(sources) if sources else 0)
+        sources = meta.get("source_fn_stack")
+        stack = self._stack(meta["stack_trace"] or "") if "stack_trace" in meta else 0
+        return documents.NodeDebug(stack, self._sources(sources) if sources else 0)
 
     def _stack(self, text: str) -> int:
         if text not in self._known:

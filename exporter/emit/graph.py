@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import fx
@@ -25,10 +25,12 @@ from schema.errors import Loc, UnsupportedError
 from schema.graph import ABSENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from exporter.emit.symbols import SymbolTable
     from schema.literals import Literal
+
+Read = TypeVar("Read", fx.GraphModule, torch.Tensor)
 
 _SYMBOLIC: dict[type, str] = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
 
@@ -43,10 +45,16 @@ _KEYS: dict[type, tuple[str, str | None]] = {
 
 
 class GraphEmitter:
-    """Collects the graphs of one program and the tables that they share."""
+    """Collects the graphs of one program and the tables that they share.
 
-    def __init__(self, symbols: SymbolTable) -> None:
+    Args:
+        symbols: Collects symbols.
+        place_tensor: Gives a tensor that a graph reads, by its FQN, a place in the table of tensors.
+    """
+
+    def __init__(self, symbols: SymbolTable, place_tensor: Callable[[str, torch.Tensor], int]) -> None:
         self._symbols = symbols
+        self._place_tensor = place_tensor
         self.modules: list[fx.GraphModule] = []
         self._targets: Table[str] = Table()
         self._literals: Table[Literal] = Table()
@@ -58,6 +66,7 @@ class GraphEmitter:
     def document(self, program: torch.export.ExportedProgram) -> documents.ProgramGraph:
         """The whole section. ``modules`` then holds the graph modules in the order of its graphs."""
         self.modules = _reachable(program.graph_module)
+        self._paths = {module: path for path, module in program.graph_module.named_modules()}
         return documents.ProgramGraph(
             dialect=program.verifiers[0].dialect,
             graphs=[self._graph(module) for module in self.modules],
@@ -77,7 +86,14 @@ class GraphEmitter:
             nodes.append(self._node(node, places, place))
             places[node] = place
         subgraphs = [documents.Subgraph(name, self.modules.index(sub)) for name, sub in _subgraphs(module).items()]
-        return documents.Graph(nodes, subgraphs)
+        return documents.Graph(nodes, subgraphs, self._attributes(module))
+
+    def _attributes(self, module: fx.GraphModule) -> list[documents.Attribute]:
+        path = self._paths[module]
+        return [
+            documents.Attribute(name, self._place_tensor(f"{path}.{name}".lstrip("."), tensor))
+            for name, tensor in _read(module, torch.Tensor).items()
+        ]
 
     def _node(self, node: fx.Node, places: Mapping[fx.Node, int], place: int) -> documents.Node:
         loc: Loc = ("graph", node.name)
@@ -108,6 +124,8 @@ class GraphEmitter:
                 self._operand(part, places, place, loc) for part in (value.start, value.stop, value.step)
             )
             return documents.SliceOf((start, stop, step))
+        if isinstance(value, tuple) and type(value) is not tuple:
+            raise UnsupportedError(f"an argument of type {type(value).__qualname__} cannot be stored", loc=loc)
         items = [self._operand(item, places, place, loc) for item in value]
         return documents.ListOf(items) if isinstance(value, list) else documents.TupleOf(items)
 
@@ -218,18 +236,25 @@ def _key_step(key: Any, loc: Loc) -> documents.KeyStep:
 
 
 def _subgraphs(module: fx.GraphModule) -> dict[str, fx.GraphModule]:
-    """Graph modules that nodes of a graph reach, by name.
+    return _read(module, fx.GraphModule)
+
+
+def _read(module: fx.GraphModule, kind: type[Read]) -> dict[str, Read]:
+    """The attributes of one kind that nodes of a graph read, by name.
 
     Raises:
-        UnsupportedError: A node reaches something else.
+        UnsupportedError: A node reads what is neither a graph nor a tensor.
     """
-    found: dict[str, fx.GraphModule] = {}
+    found: dict[str, Read] = {}
     for node in module.graph.find_nodes(op="get_attr"):
         value = getattr(module, str(node.target), None)
-        if not isinstance(value, fx.GraphModule):
+        if not isinstance(value, (fx.GraphModule, torch.Tensor)):
             what = type(value).__name__
-            raise UnsupportedError(f"the graph reads an attribute of type {what}", loc=("graph", node.name))
-        found[str(node.target)] = value
+            remedy = 'capture with ir="inference", which calls no functions of Python'
+            loc: Loc = ("graph", node.name)
+            raise UnsupportedError(f"the graph reads an attribute of type {what}", loc=loc, remedy=remedy)
+        if isinstance(value, kind):
+            found[str(node.target)] = value
     return found
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from exporter.emit.operators import emit_operator
 from schema import literals
 from schema.errors import Loc, UnsupportedError
+from schema.names import is_encodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_INTEGERS = range(-(2**63), 2**64)
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
 def torch_name(value: object) -> str:
@@ -27,9 +29,15 @@ def emit_device(device: torch.device) -> literals.Device:
 
 
 def _emit_integer(value: int, loc: Loc) -> int:
-    if value not in _INTEGERS:
+    if not _SMALLEST <= value <= _LARGEST:
         raise UnsupportedError(f"the whole number {value} does not fit in 64 bits", loc=loc)
-    return value
+    return int(value)
+
+
+def _emit_string(value: str, loc: Loc) -> str:
+    if not is_encodable(value):
+        raise UnsupportedError(f"the text {value[:80]!r} is no Unicode: it holds half of a surrogate pair", loc=loc)
+    return str.__str__(value)
 
 
 def _emit_slice(value: slice, loc: Loc) -> literals.Slice:
@@ -41,20 +49,37 @@ def _emit_dict(value: dict[Any, Any], loc: Loc) -> literals.Entries:
     return literals.Entries(keys, [emit_literal(item, (*loc, str(key))) for key, item in value.items()])
 
 
-_EMITTERS: tuple[tuple[type | tuple[type, ...], Callable[[Any, Loc], literals.Literal]], ...] = (
-    ((bool, float, str, type(None)), lambda value, _: value),
-    (int, _emit_integer),
-    (complex, lambda value, _: literals.Complex(value.real, value.imag)),
-    (torch.dtype, lambda value, _: literals.DType(torch_name(value))),
-    (torch.device, lambda value, _: emit_device(value)),
-    (torch.layout, lambda value, _: literals.Layout(torch_name(value))),
-    (torch.memory_format, lambda value, _: literals.MemoryFormat(torch_name(value))),
-    (type(...), lambda _value, _: literals.Dots()),
-    (list, lambda value, loc: literals.Items([emit_literal(item, loc) for item in value])),
-    (tuple, lambda value, loc: literals.Tuple([emit_literal(item, loc) for item in value])),
-    (dict, _emit_dict),
-    (slice, _emit_slice),
-)
+def _emit_items(value: list[Any], loc: Loc) -> literals.Items:
+    return literals.Items([emit_literal(item, loc) for item in value])
+
+
+def _emit_tuple(value: tuple[Any, ...], loc: Loc) -> literals.Tuple:
+    return literals.Tuple([emit_literal(item, loc) for item in value])
+
+
+_EMITTERS: dict[type, Callable[[Any, Loc], literals.Literal]] = {
+    type(None): lambda value, _: value,
+    bool: lambda value, _: value,
+    int: _emit_integer,
+    float: lambda value, _: float(value),
+    complex: lambda value, _: literals.Complex(float(value.real), float(value.imag)),
+    str: _emit_string,
+    torch.dtype: lambda value, _: literals.DType(torch_name(value)),
+    torch.device: lambda value, _: emit_device(value),
+    torch.layout: lambda value, _: literals.Layout(torch_name(value)),
+    torch.memory_format: lambda value, _: literals.MemoryFormat(torch_name(value)),
+    type(...): lambda _value, _: literals.Dots(),
+    list: _emit_items,
+    immutable_list: _emit_items,
+    tuple: _emit_tuple,
+    dict: _emit_dict,
+    immutable_dict: _emit_dict,
+    slice: _emit_slice,
+}
+"""How values of a type are emitted. A class derived from one of these containers behaves in its own way: it is none."""
+
+_SCALARS = (int, float, complex, str)
+"""Types of which values of derived classes, such as enumerations and NumPy's numbers, stand for plain ones."""
 
 
 def emit_literal(value: object, loc: Loc) -> literals.Literal:
@@ -63,9 +88,10 @@ def emit_literal(value: object, loc: Loc) -> literals.Literal:
     Raises:
         UnsupportedError: The value is of no kind that an archive can hold.
     """
-    for kinds, emit in _EMITTERS:
-        if isinstance(value, kinds):
-            return emit(value, loc)
+    kind = type(value)
+    kind = kind if kind in _EMITTERS else next((plain for plain in _SCALARS if isinstance(value, plain)), kind)
+    if emit := _EMITTERS.get(kind):
+        return emit(value, loc)
     if callable(value):
         return literals.OperatorName(emit_operator(value, loc))
     remedy = "pass plain values, or tensors, across the border of the program"

@@ -12,7 +12,7 @@ import torch
 
 from exporter.torch_internals import HigherOrderOperator, OpOverload, predispatch
 from schema.errors import Loc, UnsupportedError
-from schema.operators import HIGHER_ORDER, PYTHON_FUNCTIONS
+from schema.operators import FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +41,12 @@ def emit_operator(function: object, loc: Loc) -> str:
     """The name of a callable.
 
     Raises:
-        UnsupportedError: An archive cannot name it.
+        UnsupportedError: An archive cannot name it, or must not.
     """
     if isinstance(function, OpOverload):
+        if function._schema.name in FORBIDDEN:
+            remedy = "remove it from the module: it does more than to compute from its inputs"
+            raise UnsupportedError(f"no archive may call the operator {function}", loc=loc, remedy=remedy)
         return f"{function._schema.name}.{function._overloadname}"
     if isinstance(function, HigherOrderOperator) and function.__name__ in HIGHER_ORDER:
         return f"higher_order::{function.__name__}"

@@ -132,9 +132,13 @@ class _MethodEmitter:
         program = self._program
         signature = emit_signature(program.graph_signature)
         symbols = SymbolTable(find_shape_env(program.graph_module))
-        graphs = GraphEmitter(symbols)
+        # Before what graphs read: where they share memory, it is stored under the name that a parameter has.
+        state, constants = self._state(), self._constant_tensors()
+        graphs = GraphEmitter(symbols, self._place_constant)
         graph = graphs.document(program)
         self.features = set().union(*map(_features, graph.values))
+        if any(each.attributes for each in graph.graphs):
+            self.features.add("attributes")
         example = program.example_inputs if examples else None
         calls = CallEmitter().document(program.module_call_graph, example)
         parts: dict[str, msgspec.Struct] = {
@@ -146,7 +150,6 @@ class _MethodEmitter:
         }
         sections, blobs = _pack(self._name, parts)
         inputs, outputs = emit_ports(program)
-        state, constants = self._state(), self._constant_tensors()
         flat = None if example is None else pytree.tree_leaves(example)
         method = documents.Method(
             name=self._name,
@@ -174,10 +177,13 @@ class _MethodEmitter:
         for fqn, value in self._program.constants.items():
             if not isinstance(value, torch.Tensor):
                 raise UnsupportedError(f"a constant of type {type(value).__qualname__} cannot be stored", loc=(fqn,))
-            name = constant_name(self._name, fqn, self._constants, value)
-            self._constants.setdefault(fqn, value)
-            rows.append(documents.NamedTensor(key=fqn, tensor=self._tensors.place(name, value, reserved=True)))
+            rows.append(documents.NamedTensor(key=fqn, tensor=self._place_constant(fqn, value)))
         return rows
+
+    def _place_constant(self, fqn: str, value: torch.Tensor) -> int:
+        name = constant_name(self._name, fqn, self._constants, value)
+        self._constants.setdefault(fqn, value)
+        return self._tensors.place(name, value, reserved=True)
 
     def _values(self, values: Sequence[Any], first: int) -> list[documents.ExampleValue]:
         return [self._example_value(value, first + index) for index, value in enumerate(values)]

@@ -11,6 +11,7 @@ from torch import fx
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.symbols import SymbolBuilder
+from loader.rebuild.tensors import TensorBuilder
 from loader.rebuild.values import ValueBuilder
 from loader.torch_internals import key_types
 from schema import debug as debugging
@@ -30,10 +31,18 @@ class Tables:
         document: The ``graph`` section.
         literals: Builds literals.
         operators: Resolves targets.
+        tensors: Builds tensors that graphs read by name.
     """
 
-    def __init__(self, document: documents.ProgramGraph, literals: LiteralBuilder, operators: Operators) -> None:
+    def __init__(
+        self,
+        document: documents.ProgramGraph,
+        literals: LiteralBuilder,
+        operators: Operators,
+        tensors: TensorBuilder,
+    ) -> None:
         self.document = document
+        self.tensors = tensors
         self.literals = [literals.build(row, ("graph", "literals", i)) for i, row in enumerate(document.literals)]
         self.targets: list[str | Callable[..., Any]] = [
             target.removeprefix("node::")
@@ -111,10 +120,10 @@ class Metadata:
         return _at(self._symbols.symbols, index, "symbol", ("graph", "bindings"))
 
 
-def _stack_traces(debug: debugging.Debug) -> list[str]:
-    """The text of each stack; nodes of one stack share it."""
+def _stack_traces(debug: debugging.Debug) -> list[str | None]:
+    """The text of each stack, None of one without frames; nodes of one stack share it."""
     return [
-        "".join(_at(debug.frames, frame, "frame", ("debug", "stacks", index)) for frame in frames)
+        "".join(_at(debug.frames, frame, "frame", ("debug", "stacks", index)) for frame in frames) or None
         for index, frames in enumerate(debug.stacks)
     ]
 
@@ -163,9 +172,20 @@ def _build_graph(
         if module is None:
             raise FormatError("a subgraph stands before a graph that reaches it", loc=loc)
         root.add_module(check_identifier(subgraph.name, loc), module)
+    for attribute in document.attributes:
+        loc = ("graph", "graphs", index, "attributes", attribute.name[:80])
+        _give_tensor(root, check_identifier(attribute.name, loc), tables.tensors.at(attribute.tensor, loc), loc)
     graph = fx.Graph()
     _NodeBuilder(tables, graph, root).build(document.nodes, metadata, index)
     return graph, root
+
+
+def _give_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor, loc: Loc) -> None:
+    register = root.register_parameter if isinstance(tensor, torch.nn.Parameter) else root.register_buffer
+    try:
+        register(name, tensor)  # type: ignore[arg-type]
+    except KeyError as error:
+        raise FormatError(f"no graph can hold a tensor of this name: {error}", loc=loc) from error
 
 
 class _NodeBuilder:
@@ -174,7 +194,7 @@ class _NodeBuilder:
     def __init__(self, tables: Tables, graph: fx.Graph, root: torch.nn.Module) -> None:
         self._tables = tables
         self._graph = graph
-        self._root = root
+        self._reached = {*root._modules, *root._buffers, *root._parameters}
         self._nodes: list[fx.Node] = []
 
     def build(self, rows: list[documents.Node], metadata: Metadata | None, graph: int) -> None:
@@ -210,7 +230,7 @@ class _NodeBuilder:
                 return node
             case "output", [result]:
                 return self._graph.create_node("output", "output", (result,), name=row.name)
-            case "get_attr", [str(name)] if name in self._root._modules:
+            case "get_attr", [str(name)] if name in self._reached:
                 return self._graph.create_node("get_attr", name, name=row.name)
         raise FormatError(f"a malformed {str(target)[:80]} node", loc=loc)
 

@@ -70,9 +70,9 @@ class LiteralBuilder:
         return self._devices.place(row.kind if row.index is None else f"{row.kind}:{row.index}")
 
     def _entries(self, row: literals.Entries, loc: Loc) -> dict[Any, Any]:
-        keys = [self.build(key, loc) for key in row.keys]
+        keys, values = ([self.build(each, loc) for each in part] for part in (row.keys, row.values))
         try:
-            return dict(zip(keys, (self.build(value, loc) for value in row.values), strict=True))
+            return dict(zip(keys, values, strict=True))
         except (TypeError, ValueError) as error:
             raise FormatError(f"not a valid dictionary: {error}", loc=loc) from error
 

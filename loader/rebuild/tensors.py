@@ -68,6 +68,16 @@ class TensorBuilder:
             self._tensors[index] = self._build(index)
         return self._tensors[index]
 
+    def at(self, index: int, loc: Loc) -> torch.Tensor:
+        """The tensor at a place of the manifest's table that a section names.
+
+        Raises:
+            FormatError: There is none.
+        """
+        if not 0 <= index < len(self._archive.manifest.tensors):
+            raise FormatError(f"no tensor {index}", loc=loc)
+        return self.build(index)
+
     def _build(self, index: int) -> torch.Tensor:
         row = self._archive.manifest.tensors[index]
         loc: Loc = ("tensors", row.name)
