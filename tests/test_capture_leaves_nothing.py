@@ -129,3 +129,22 @@ def test_a_capture_inside_a_fake_mode():
     with FakeTensorMode():
         program = capture(module, (x,))
     assert_equal_programs(program, torch.export.export(module, (x,)))
+
+
+def test_a_function_mode_of_the_user_sees_what_torch_lets_it_see():
+    class Noting(torch.overrides.TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read: set[str] = set()
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.read.add(str(getattr(func, "__self__", func)))
+            return func(*args, **(kwargs or {}))
+
+    module, args = torch.nn.Linear(3, 2), (ones(4, 3),)
+    with Noting() as noting:
+        capture(module, args)
+    with Noting() as noting_torch:
+        torch.export.export(module, args)
+    assert str(torch.Tensor.layout) in noting.read
+    assert noting.read <= noting_torch.read

@@ -32,6 +32,24 @@ def sizes_that_are_returned() -> Case:
 
 
 @case
+def reads_between_operators() -> Case:
+    """Nodes note how often what made them was called before, reads of the trace itself among it."""
+
+    class Reads(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+            self.register_buffer("offset", torch.ones(4))
+
+        def forward(self, x, n):
+            number = x.shape[0] * 2 + x.numel() + n + x.stride()[0]
+            y = (self.linear(x) + self.offset).T
+            return y.reshape(-1)[: x.shape[0]], torch.sym_max(number, y.storage_offset()), y.mT
+
+    return Case(Reads(), (torch.randn(6, 4), 5), shapes=({0: Dim.DYNAMIC}, Dim.DYNAMIC))
+
+
+@case
 def dims_by_position() -> Case:
     return Case(Add(), (torch.randn(4, 6), torch.randn(6, 3)), shapes=({0: Dim("b")}, None))
 
