@@ -19,7 +19,7 @@ from archive.structure import contiguous_strides, is_contiguous, most_absent
 from archive.writing import Blob, digests
 from exporter.emit.composites import take_apart
 from exporter.emit.literals import torch_name
-from exporter.torch_internals import FakeTensor, is_traceable_wrapper_subclass, is_zero_tensor
+from exporter.torch_internals import FakeTensor, is_functorch_wrapped, is_traceable_wrapper_subclass, is_zero_tensor
 from schema import manifest as documents
 from schema.dtypes import CARRIERS, SPARSE_LAYOUTS, stored_shape
 from schema.errors import Loc, UnsupportedError
@@ -225,6 +225,7 @@ _PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _LAYOUTS = ("strided", *SPARSE_LAYOUTS)
 
 _NOT_STORED: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str], str], ...] = (
+    (is_functorch_wrapped, lambda _: "tensor that torch.func made, which has no data,", "compute it in forward"),
     (lambda t: t.is_nested, lambda _: "nested tensor", "store its values and offsets"),
     (
         lambda t: type(t) not in (*_PLAIN_TYPES, FakeTensor) and not is_traceable_wrapper_subclass(t),
