@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def main() -> None:
         for name in SUITES[suite].names()
         if re.search(options.keyword, name)
     ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # of `timeout`
     with contextlib.suppress(KeyboardInterrupt):  # what is known until then is told
         for number, (task, verdicts) in enumerate(judge_all(tasks, options.workers, options.limit), 1):
             results[task.mode, task.suite] += verdicts
