@@ -19,10 +19,6 @@ import torch._dynamo.functional_export
 import torch._dynamo.utils
 import torch._dynamo.variables.builder
 import torch._functorch.config
-import torch._functorch.predispatch as predispatch
-import torch._library.fake_class_registry as fake_class_registry
-import torch._library.opaque_object as opaque_object
-import torch._library.simple_registry as simple_registry
 import torch._refs
 import torch._subclasses.fake_tensor
 import torch.amp.autocast_mode
@@ -31,224 +27,98 @@ import torch.export._trace
 import torch.export._unlift
 import torch.export.dynamic_shapes
 import torch.fx._lazy_graph_module
-import torch.fx.experimental.proxy_tensor as proxy_tensor
 import torch.nn.utils.stateless
 from torch._dispatch.python import enable_python_dispatcher as _enable_python_dispatcher
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import TorchDynamoException as TorchDynamoException
 from torch._dynamo.source import (
-    AttrSource,
-    ConstantSource,
-    GetItemSource,
-    LocalSource,
-    TensorProperty,
-    TensorPropertySource,
+    AttrSource as AttrSource,
+    ConstantSource as ConstantSource,
+    GetItemSource as GetItemSource,
+    LocalSource as LocalSource,
+    TensorProperty as TensorProperty,
+    TensorPropertySource as TensorPropertySource,
 )
-from torch._dynamo.symbolic_convert import InstructionTranslatorBase as InstructionTranslator
-from torch._export.utils import deregister_module_as_pytree_input_node as _deregister_module_as_pytree_input_node
-from torch._export.utils import register_module_as_pytree_input_node as _register_module_as_pytree_input_node
-from torch._export.verifier import TrainingIRVerifier, Verifier
+from torch._dynamo.symbolic_convert import InstructionTranslatorBase
+from torch._export.utils import (
+    deregister_module_as_pytree_input_node as _deregister_module_as_pytree_input_node,
+    register_module_as_pytree_input_node as _register_module_as_pytree_input_node,
+)
+from torch._export.verifier import TrainingIRVerifier as TrainingIRVerifier, Verifier as Verifier
+from torch._functorch import predispatch as predispatch
 from torch._functorch._aot_autograd.graph_capture_wrappers import create_functional_call as _create_functional_call
 from torch._functorch._aot_autograd.graph_compile import aot_stage2_export as _aot_stage2_export
-from torch._functorch.aot_autograd import _aot_export_function
-from torch._functorch.aot_autograd import aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors
-from torch._guards import CompileContext, CompileId, Source, TracingContext
-from torch._guards import compile_context as _compile_context
-from torch._guards import tracing as _tracing
+from torch._functorch.aot_autograd import (
+    _aot_export_function,
+    aot_export_joint_with_descriptors as _aot_export_joint_with_descriptors,
+)
+from torch._guards import (
+    CompileContext as CompileContext,
+    CompileId,
+    Source as Source,
+    TracingContext as TracingContext,
+    compile_context as _compile_context,
+    tracing as _tracing,
+)
+from torch._library import (
+    fake_class_registry as fake_class_registry,
+    opaque_object as opaque_object,
+    simple_registry as simple_registry,
+)
 from torch._library.custom_ops import OPDEFS
-from torch._library.fake_class_registry import FakeScriptObject
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch._library.fake_class_registry import FakeScriptObject as FakeScriptObject
+from torch._ops import (
+    HigherOrderOperator as HigherOrderOperator,
+    OpOverload as OpOverload,
+    OpOverloadPacket as OpOverloadPacket,
+)
 from torch._prims_common import is_integer_dtype as _is_integer_dtype
 from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-    UnsupportedOperatorException,
+    DataDependentOutputException as DataDependentOutputException,
+    DynamicOutputShapeException as DynamicOutputShapeException,
+    FakeTensor as FakeTensor,
+    FakeTensorMode as FakeTensorMode,
+    UnsupportedFakeTensorException as UnsupportedFakeTensorException,
+    UnsupportedOperatorException as UnsupportedOperatorException,
+    unset_fake_temporarily as _unset_fake_temporarily,
 )
-from torch._subclasses.fake_tensor import unset_fake_temporarily as _unset_fake_temporarily
-from torch._subclasses.functional_tensor import FunctionalTensor
-from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
-from torch.fx.experimental.sym_node import SymNode
+from torch._subclasses.functional_tensor import FunctionalTensor as FunctionalTensor
+from torch.export.exported_program import ModuleCallEntry as ModuleCallEntry, ModuleCallSignature as ModuleCallSignature
+from torch.fx.experimental import proxy_tensor as proxy_tensor
+from torch.fx.experimental.sym_node import SymNode as SymNode
 from torch.fx.experimental.symbolic_shapes import (
-    CallMethodKey,
-    ConstraintViolationError,
-    ConvertIntKey,
-    DimDynamic,
-    DivideByKey,
-    EqualityConstraint,
-    GuardOnDataDependentSymNode,
-    InnerTensorKey,
-    PropagateUnbackedSymInts,
-    RelaxedUnspecConstraint,
-    ShapeEnv,
-    StatelessSymbolicContext,
-    StrictMinMaxConstraint,
-    SubclassSymbolicContext,
-    SymIntSymbolicContext,
+    CallMethodKey as CallMethodKey,
+    ConstraintViolationError as ConstraintViolationError,
+    ConvertIntKey as ConvertIntKey,
+    DimDynamic as DimDynamic,
+    DivideByKey as DivideByKey,
+    EqualityConstraint as EqualityConstraint,
+    GuardOnDataDependentSymNode as GuardOnDataDependentSymNode,
+    InnerTensorKey as InnerTensorKey,
+    PropagateUnbackedSymInts as PropagateUnbackedSymInts,
+    RelaxedUnspecConstraint as RelaxedUnspecConstraint,
+    ShapeEnv as ShapeEnv,
+    StatelessSymbolicContext as StatelessSymbolicContext,
+    StrictMinMaxConstraint as StrictMinMaxConstraint,
+    SubclassSymbolicContext as SubclassSymbolicContext,
+    SymIntSymbolicContext as SymIntSymbolicContext,
+    _free_unbacked_symbols_with_path as _unbacked_paths,
+    free_unbacked_symbols as _free_unbacked_symbols,
+    uninteresting_files as _uninteresting_files,
 )
-from torch.fx.experimental.symbolic_shapes import _free_unbacked_symbols_with_path as _unbacked_paths
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols as _free_unbacked_symbols
-from torch.fx.experimental.symbolic_shapes import uninteresting_files as _uninteresting_files
 from torch.fx.passes.runtime_assert import insert_deferred_runtime_asserts as _insert_deferred_runtime_asserts
 from torch.fx.passes.split_module import split_module as _split_module
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass as _is_traceable_wrapper_subclass
-from torch.utils._pytree import SequenceKey, TreeSpec
-from torch.utils._sympy.numbers import int_oo
-from torch.utils._sympy.symbol import SymT, symbol_is_type
-from torch.utils._sympy.value_ranges import ValueRangeError, ValueRanges
+from torch.utils import _pytree
+from torch.utils._python_dispatch import (
+    _disable_current_modes,
+    is_traceable_wrapper_subclass as _is_traceable_wrapper_subclass,
+)
+from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
+from torch.utils._sympy.numbers import int_oo as int_oo
+from torch.utils._sympy.symbol import SymT as SymT, symbol_is_type as symbol_is_type
+from torch.utils._sympy.value_ranges import ValueRangeError as ValueRangeError, ValueRanges as ValueRanges
 
-__all__ = [
-    "ARGUMENT_SHORTCUTS",
-    "BACKENDS_THAT_DECOMPOSE",
-    "COPIED_METADATA",
-    "DYNAMO_FOLDER",
-    "ENTER_AUTOCAST",
-    "EXIT_AUTOCAST",
-    "FAKE_TENSOR_LOGGER",
-    "FIRST_COMPILATION",
-    "NODES_CARRY_CUSTOM",
-    "SCALAR_TENSOR_INDEXES_SELECT",
-    "SET_GRAD_ENABLED",
-    "STACK_TRACE_ANCHORS",
-    "STRAY_STATE_IS_PERSISTENT",
-    "SYMBOLS_ARE_VERSIONED",
-    "TENSOR_ASSERTS_ARE_ASYNC",
-    "VERSION",
-    "AttrSource",
-    "CallMethodKey",
-    "CompileContext",
-    "ConstantSource",
-    "ConstraintViolationError",
-    "ConvertIntKey",
-    "DataDependentOutputException",
-    "DerivedDim",
-    "DimConstraint",
-    "DimDynamic",
-    "DimHint",
-    "DivideByKey",
-    "DynamicOutputShapeException",
-    "DynamoGraphTransformer",
-    "DynamoRoot",
-    "DynamoRootResult",
-    "EqualityConstraint",
-    "FakeScriptObject",
-    "FakeTensor",
-    "FakeTensorMode",
-    "FollowedSpecs",
-    "FunctionalTensor",
-    "GetItemSource",
-    "GuardOnDataDependentSymNode",
-    "HigherOrderOperator",
-    "InnerTensorKey",
-    "InstructionTranslator",
-    "IntWrapper",
-    "LazyGraphModule",
-    "LocalSource",
-    "ModuleCallEntry",
-    "ModuleCallSignature",
-    "ModuleStackTracer",
-    "OpOverload",
-    "OpOverloadPacket",
-    "PreDispatchTorchFunctionMode",
-    "PropagateUnbackedSymInts",
-    "RecursiveScriptModule",
-    "RelaxedUnspecConstraint",
-    "SequenceKey",
-    "ShapeEnv",
-    "Source",
-    "StatelessSymbolicContext",
-    "StrictMinMaxConstraint",
-    "SubclassSymbolicContext",
-    "SymIntSymbolicContext",
-    "SymNode",
-    "SymT",
-    "TensorProperty",
-    "TensorPropertySource",
-    "TorchDynamoException",
-    "TorchFunctionMetadataMode",
-    "TracingContext",
-    "TrackedFake",
-    "TrainingIRVerifier",
-    "TreeSerializer",
-    "TreeSpec",
-    "UnsupportedFakeTensorException",
-    "UnsupportedOperatorException",
-    "ValueRangeError",
-    "ValueRanges",
-    "Verifier",
-    "access_subclass_inner_tensor",
-    "aot_export_function",
-    "aot_export_joint_with_descriptors",
-    "aot_stage2_export",
-    "backed_hints",
-    "check_input_constraints_pre_hook",
-    "clean_dynamo_root",
-    "collective_remaps",
-    "compile_context",
-    "compile_frame",
-    "compiler_flags",
-    "custom_op_function",
-    "deregister_module_as_pytree_node",
-    "dynamo_config",
-    "enable_python_dispatcher",
-    "fake_script_object",
-    "fake_tensor",
-    "find_shape_env",
-    "free_unbacked_symbols",
-    "function_modes",
-    "functional_call_of",
-    "functorch_config",
-    "get_proxy_mode",
-    "get_proxy_slot",
-    "guards_only_as_text",
-    "has_fake_class",
-    "insert_deferred_runtime_asserts",
-    "int_oo",
-    "is_functorch_wrapped",
-    "is_integer_dtype",
-    "is_opaque_reference_type",
-    "is_opaque_value",
-    "is_torchbind_object",
-    "is_traceable_wrapper_subclass",
-    "is_zero_tensor",
-    "lazy_graph_modules",
-    "loaded_libraries",
-    "make_fx",
-    "mark_dynamic",
-    "marked_dims",
-    "maybe_disable_thunkify",
-    "maybe_mark_dynamic",
-    "metrics_context",
-    "opaque_type_name",
-    "optimized_execution",
-    "outside_of_modes",
-    "pre_dispatch_tracer",
-    "predispatch",
-    "proxy_tensor",
-    "pytree",
-    "pytree_codegen",
-    "refs_tensor",
-    "register_module_as_pytree_node",
-    "registration_files",
-    "reparametrize_module",
-    "split_module",
-    "symbol_is_type",
-    "torchscript_converter",
-    "traces_with_itself",
-    "tracing",
-    "track_tensor_tree",
-    "transforms_captured_objects",
-    "tree_serializer",
-    "unbacked_paths",
-    "uninteresting_files",
-    "unobserved",
-    "unset_fake_temporarily",
-    "user_labels",
-    "validate_sparse",
-]
+pytree = _pytree
+InstructionTranslator = InstructionTranslatorBase
 
 VERSION: tuple[int, int] = (lambda found: (int(found[0]), int(found[1])))(
     re.findall(r"\d+", str(torch.__version__))[:2]

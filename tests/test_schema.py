@@ -10,8 +10,7 @@ import msgpack
 import msgspec
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from schema import literals
 from schema.calls import Branch, Calls, Leaf, Tree

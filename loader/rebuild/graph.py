@@ -14,8 +14,7 @@ from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.rebuild.values import ValueBuilder
 from loader.torch_internals import key_types
-from schema import debug as debugging
-from schema import graph as documents
+from schema import debug as debugging, graph as documents
 from schema.errors import FormatError, Loc
 from schema.graph import ABSENT
 from schema.names import check_identifier

@@ -24,8 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the collections themselves, on import
     from torch._export.db.case import ExportCase, SupportLevel
     from torch._export.db.examples import all_examples
-    from torch.testing._internal.common_modules import ModuleInfo
-    from torch.testing._internal.common_modules import module_db as module_infos
+    from torch.testing._internal.common_modules import ModuleInfo, module_db as module_infos
 
 
 class Mode(NamedTuple):
