@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint check format clean
+.PHONY: setup demo test lint check bench-capture format clean
 
 setup: $(VENV)/installed
 
@@ -26,6 +26,9 @@ lint: setup
 	$(BIN)/mypy
 
 check: test lint
+
+bench-capture: setup
+	$(BIN)/python benchmarks/capture.py
 
 format: setup
 	$(BIN)/ruff check --fix .
