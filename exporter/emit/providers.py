@@ -26,7 +26,7 @@ def find_provider(operator: OpOverload) -> str:
 
 
 def _can_be_imported(module: str) -> bool:
-    return is_module_name(module) and module != "__main__"
+    return is_module_name(module) and module not in ("__main__", "torch")  # torch is there anyway
 
 
 def _candidates(operator: OpOverload) -> Iterator[str]:
