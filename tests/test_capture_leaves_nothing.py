@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import gc
 import math
 import warnings
 from typing import Any
@@ -50,6 +51,7 @@ def surroundings() -> Any:
         torch.fx.experimental.proxy_tensor.TorchFunctionMetadataMode,
         torch.fx.experimental.proxy_tensor._should_save_eager_input_vals,
         dict(vars(torch.fx.experimental.sym_node.SymNode)),
+        gc.isenabled(),
         torch._dynamo.config.specialize_int,
         torch._dynamo.config.capture_scalar_outputs,
         torch.get_rng_state().tolist(),
@@ -148,3 +150,32 @@ def test_a_function_mode_of_the_user_sees_what_torch_lets_it_see():
         torch.export.export(module, args)
     assert str(torch.Tensor.layout) in noting.read
     assert noting.read <= noting_torch.read
+
+
+@torch.no_grad()
+def _suspended_without_gradients():
+    yield
+
+
+def _drop_a_suspended_generator(_: object) -> None:
+    generator = _suspended_without_gradients()
+    next(generator)
+    cycle = [generator]
+    cycle.append(cycle)
+
+
+def test_garbage_is_not_closed_while_a_capture_records():
+    class Allocates(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Identity()
+
+        def forward(self, x):
+            for _ in range(9):
+                x = self.inner(x)
+                kept = [[] for _ in range(2 * gc.get_threshold()[0])]  # the collector would run
+            return x * len(kept)
+
+    module, x = Allocates(), torch.randn(2)
+    expected = capture(module, (x,))
+    assert_equal_programs(capture(module, (x,), on_event=_drop_a_suspended_generator), expected)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import gc
 import logging
 import math
 import re
@@ -78,6 +79,7 @@ def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
         _errors_not_logged(),
         _guards_at_users_lines(mode.shape_env),
         remembered_arithmetic(mode.shape_env),
+        _collector_paused(),
     ):
         yield
 
@@ -91,6 +93,22 @@ def following_environment(*, deferred_asserts: bool) -> Iterator[None]:
     settings = {name: value for name, value in settings.items() if hasattr(dynamo_config, name)}
     with dynamo_config.patch(settings), _backends_off(), _exporting(), _errors_not_logged(), _warnings_in_words():
         yield
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Let no garbage be closed meanwhile.
+
+    A generator that is suspended under ``torch.no_grad`` sets the grad mode when it is collected, and the trace would
+    record that.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def _judge(for_torch: Sample, for_us: Sample, mode: Mode) -> Verdict:
 
     def attempt(question: str, act: Callable[[], Any]) -> Any:
         torch._dynamo.reset()
+        gc.collect()  # an iterator of samples may be suspended under no_grad: torch would record that it is closed
         FakeTensorMode.cache_clear()  # a result from it may have another storage offset than one that is computed
         try:
             return act()
