@@ -10,43 +10,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch._functorch.predispatch as predispatch
-from torch._ops import HigherOrderOperator, OpOverload
-from torch.utils import _pytree as pytree
-from torch.utils._pytree import SequenceKey, TreeSpec
+from torch._functorch import predispatch as predispatch
+from torch._ops import HigherOrderOperator as HigherOrderOperator, OpOverload as OpOverload
+from torch.utils import _pytree
+from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
 
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = [
-    "HigherOrderOperator",
-    "OpOverload",
-    "SequenceKey",
-    "TreeSpec",
-    "call_entry",
-    "call_signature",
-    "captured_traceback",
-    "exported_program",
-    "fake_mode",
-    "fake_sparse",
-    "fake_tensor",
-    "find_registered",
-    "forget_registered_name",
-    "from_dumped_context",
-    "is_wrapper_class",
-    "key_types",
-    "load_verifier",
-    "predispatch",
-    "pytree",
-    "set_backed_value",
-    "set_lazy_bits",
-    "shape_guard",
-    "source_types",
-    "symbolic",
-    "symbolic_functions",
-    "unbacked_numbers",
-    "value_range",
-]
+pytree = _pytree
 
 
 def key_types() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the tests of refusals share."""
+"""What the tests of captures and of their refusals share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,27 @@ def refused(module: Any, *args: Any, shapes: Any = None, kwargs: Any = None) -> 
 
 
 def xy(function: Any) -> torch.nn.Module:
+    """A module of one argument or two."""
+
     class Two(torch.nn.Module):
         def forward(self, x, y=None):
             return function(x, y)
 
     return Two()
+
+
+class Block(torch.nn.Module):
+    """Calls a function in a method that is not ``forward``."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def attend(self, x):
+        return self.function(x)
+
+    def forward(self, x):
+        return self.attend(x)
 
 
 ones = torch.ones

@@ -17,6 +17,7 @@ from exporter.capture import capture
 from exporter.torch_internals import VERSION
 from schema.errors import CaptureError
 from tests.capture_cases import Case, Module, both
+from tests.capture_refusals import xy
 from tests.program_equality import assert_equal_programs
 
 rand = torch.randn
@@ -26,17 +27,6 @@ class Color(enum.Enum):
     """An enumeration."""
 
     RED = 1
-
-
-class XY(torch.nn.Module):
-    """One argument or two."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x, y=None):
-        return self.function(x, y)
 
 
 PLAIN: dict[str, Any] = {
@@ -58,20 +48,20 @@ PLAIN: dict[str, Any] = {
 def test_a_value_is_an_input_as_in_torch(what):
     if what in ("an enum", "a generator") and VERSION < (2, 13):
         pytest.skip("this torch itself refuses it")
-    both(Case(XY(lambda x, y: x * 2), (rand(2), PLAIN[what])))
+    both(Case(xy(lambda x, y: x * 2), (rand(2), PLAIN[what])))
 
 
 @pytest.mark.parametrize("value", [torch.float16, torch.device("cpu"), 1j, slice(0, 2), len, {1}], ids=str)
 def test_a_value_that_is_no_input_is_refused_with_a_remedy(value):
     with pytest.raises(CaptureError, match="keep it as an attribute of the module") as caught:
-        capture(XY(lambda x, y: x), (rand(2), value))
+        capture(xy(lambda x, y: x), (rand(2), value))
     assert caught.value.loc == ("y",)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_a_nested_tensor_without_sizes_is_refused():
     with pytest.raises(CaptureError, match="nested tensor of the strided layout"):
-        capture(XY(lambda x, y: x), (torch.nested.nested_tensor([rand(2), rand(3)]),))
+        capture(xy(lambda x, y: x), (torch.nested.nested_tensor([rand(2), rand(3)]),))
 
 
 # --- modules -------------------------------------------------------------------------------------------------
@@ -90,13 +80,13 @@ class Sharing(torch.nn.Module):
 
 def modules() -> dict[str, tuple[torch.nn.Module, tuple[Any, ...]]]:
     linear = torch.nn.Linear(2, 2)
-    call = XY(lambda x, y: y(x))
+    call = xy(lambda x, y: y(x))
     return {
         "without tensors": (call, (rand(4, 2), torch.nn.ReLU())),
-        "with parameters": (XY(lambda x, y: y(x) + y.weight.sum()), (rand(4, 2), linear)),
+        "with parameters": (xy(lambda x, y: y(x) + y.weight.sum()), (rand(4, 2), linear)),
         "with buffers it changes": (call, (rand(4, 2), torch.nn.BatchNorm1d(2))),
-        "in a list": (XY(lambda x, y: y[1](y[0](x))), (rand(4, 2), [linear, torch.nn.ReLU()])),
-        "twice": (XY(lambda x, y: y[1](y[0](x))), (rand(4, 2), [linear, linear])),
+        "in a list": (xy(lambda x, y: y[1](y[0](x))), (rand(4, 2), [linear, torch.nn.ReLU()])),
+        "twice": (xy(lambda x, y: y[1](y[0](x))), (rand(4, 2), [linear, linear])),
         "its own": (Sharing(linear), (rand(4, 2), linear)),
     }
 
@@ -113,7 +103,7 @@ def test_a_module_is_an_input_as_in_torch(what):
 def test_sizes_may_vary_beside_a_module():
     """torch counts the module as one input and its tensors as others, and fails with an AssertionError."""
     shapes = {"x": {0: Dim("n")}, "y": None}
-    program = capture(XY(lambda x, y: y(x)), (rand(4, 2), torch.nn.Linear(2, 2)), dynamic_shapes=shapes)
+    program = capture(xy(lambda x, y: y(x)), (rand(4, 2), torch.nn.Linear(2, 2)), dynamic_shapes=shapes)
     assert [str(r) for r in program.range_constraints.values()] == ["VR[0, int_oo]"]
 
 
@@ -151,14 +141,14 @@ class Wrapped(torch.nn.Module):
 
 
 SUBCLASSES: dict[str, tuple[torch.nn.Module, tuple[Any, ...], Any]] = {
-    "read": (XY(lambda x, y: x.a + x.b), (two(),), None),
-    "read and not used": (XY(lambda x, y: (x.a, x * 2)[1]), (two(),), None),
-    "returned": (XY(lambda x, y: x.a), (two(),), None),
-    "of a result": (XY(lambda x, y: (x * 2).a), (two(),), None),
-    "nested": (XY(lambda x, y: x.a.a + x.b.b), (TwoTensor(two(), two()),), None),
-    "of two inputs": (XY(lambda x, y: x.a + y.b), (two(), two()), None),
+    "read": (xy(lambda x, y: x.a + x.b), (two(),), None),
+    "read and not used": (xy(lambda x, y: (x.a, x * 2)[1]), (two(),), None),
+    "returned": (xy(lambda x, y: x.a), (two(),), None),
+    "of a result": (xy(lambda x, y: (x * 2).a), (two(),), None),
+    "nested": (xy(lambda x, y: x.a.a + x.b.b), (TwoTensor(two(), two()),), None),
+    "of two inputs": (xy(lambda x, y: x.a + y.b), (two(), two()), None),
     "of a parameter": (Wrapped(), (rand(4, 3),), None),
-    "of varying size": (XY(lambda x, y: x.a + 1), (two(),), {"x": {0: Dim.AUTO}}),
+    "of varying size": (xy(lambda x, y: x.a + 1), (two(),), {"x": {0: Dim.AUTO}}),
 }
 
 
@@ -167,14 +157,14 @@ def test_inner_tensors_of_a_subclass_are_read_as_in_torch(what):
     module, args, shapes = SUBCLASSES[what]
     both(Case(module, args, shapes=shapes))
     with pytest.raises(CaptureError):
-        capture(XY(lambda x, y: x.a.no_such_thing()), (two(),))
+        capture(xy(lambda x, y: x.a.no_such_thing()), (two(),))
     assert TwoTensor.__getattribute__ is object.__getattribute__
 
 
 def test_a_size_of_a_subclass_has_no_name():
     """torch takes the Dim and fixes the size without a word."""
     with pytest.raises(CaptureError, match=r"cannot vary under a name.*use Dim\.DYNAMIC or Dim\.AUTO"):
-        capture(XY(lambda x, y: x), (two(),), dynamic_shapes={"x": {0: Dim("n")}})
+        capture(xy(lambda x, y: x), (two(),), dynamic_shapes={"x": {0: Dim("n")}})
 
 
 # --- gradients -----------------------------------------------------------------------------------------------
@@ -206,15 +196,15 @@ with torch.inference_mode():
     made_in_inference, module_of_inference = rand(4, 3), torch.nn.Linear(3, 3)
 
 GRADIENTS: dict[str, tuple[torch.nn.Module, torch.Tensor]] = {
-    "an input": (XY(lambda x, y: (x.detach(), x.requires_grad, x * 2)), leaf()),
-    "no leaf": (XY(lambda x, y: x * 2 if x.is_leaf else x), leaf() * 2),
-    "a view": (XY(lambda x, y: x * 2), leaf()[1:]),
-    "asked for in forward": (XY(lambda x, y: x.requires_grad_() * 2), rand(3)),
+    "an input": (xy(lambda x, y: (x.detach(), x.requires_grad, x * 2)), leaf()),
+    "no leaf": (xy(lambda x, y: x * 2 if x.is_leaf else x), leaf() * 2),
+    "a view": (xy(lambda x, y: x * 2), leaf()[1:]),
+    "asked for in forward": (xy(lambda x, y: x.requires_grad_() * 2), rand(3)),
     "frozen parameters": (torch.nn.Linear(3, 3).requires_grad_(False), rand(4, 3)),
     "one frozen parameter": (half_frozen(), leaf()),
     "a buffer": (Gradients(persistent=True), rand(4, 3)),
     "a buffer that is not stored": (Gradients(persistent=False), rand(4, 3)),
-    "an inference tensor": (XY(lambda x, y: x * 2), made_in_inference),
+    "an inference tensor": (xy(lambda x, y: x * 2), made_in_inference),
 }
 
 

@@ -16,7 +16,7 @@ from torch.export import Dim
 from exporter.capture import capture
 from schema.errors import CaptureError
 from tests.capture_cases import Module
-from tests.capture_refusals import ones, raises, refused, xy
+from tests.capture_refusals import Block, ones, raises, refused, xy
 
 same_dim, other_dim = Dim("same", min=2, max=8), Dim("same", min=2, max=9)
 
@@ -310,20 +310,6 @@ def test_the_place_is_the_innermost_module_and_the_users_line():
     assert ", in stage trace); " in str(error)
 
 
-class _Block(torch.nn.Module):
-    """Calls a function in a method that is not ``forward``."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def attend(self, x):
-        return self.function(x)
-
-    def forward(self, x):
-        return self.attend(x)
-
-
 DEEP_DOWN: dict[str, tuple[Any, str]] = {
     "an error": (lambda x: raises(x, x), "trace"),
     "an error inside Python's library": (lambda x: json.dumps(x), "trace"),
@@ -337,7 +323,7 @@ DEEP_DOWN: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("what", DEEP_DOWN)
 def test_a_failure_deep_down_names_module_line_and_stage(what):
     function, stage = DEEP_DOWN[what]
-    layers = torch.nn.ModuleDict({"inner": _Block(function)})
+    layers = torch.nn.ModuleDict({"inner": Block(function)})
 
     class Outer(torch.nn.Module):
         def __init__(self) -> None:

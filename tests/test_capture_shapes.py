@@ -14,21 +14,11 @@ from torch.export import AdditionalInputs, Dim, ShapesCollection
 from exporter.capture import capture
 from schema.errors import CaptureError
 from tests.capture_cases import Batch, Module, Pair
+from tests.capture_refusals import xy
 from tests.program_equality import assert_equal_programs
 
 rand = torch.randn
 n, m = Dim("n"), Dim("m", min=2, max=50)
-
-
-class XY(torch.nn.Module):
-    """One argument or two."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x, y=None):
-        return self.function(x, y)
 
 
 def both_programs(module: Any, args: Any, kwargs: Any = None, shapes: Any = None, *, deferred: bool = False) -> Any:
@@ -97,40 +87,40 @@ SAME: dict[str, tuple[Any, tuple[Any, ...], Any]] = {
 @pytest.mark.parametrize("what", SAME)
 def test_a_specification_gives_torchs_program(what):
     function, args, shapes = SAME[what]
-    ours, theirs = both_programs(XY(function), args, shapes=shapes)
+    ours, theirs = both_programs(xy(function), args, shapes=shapes)
     assert_equal_programs(ours, theirs)
 
 
 @pytest.mark.parametrize("spec", [(n, None), {0: n}, {0: Dim.AUTO}, (2 * n, None)], ids=str)
 def test_a_tensor_that_is_passed_twice_under_one_specification(spec):
     x = rand(4, 3)
-    assert_equal_programs(*both_programs(XY(twice), (x, x), shapes={"x": spec, "y": spec}))
+    assert_equal_programs(*both_programs(xy(twice), (x, x), shapes={"x": spec, "y": spec}))
 
 
 def test_shapes_of_a_collection_reach_tensors_in_containers():
     a, b = rand(4, 3), rand(5, 3)
     shapes = ShapesCollection()
     shapes[a], shapes[b] = {0: n}, (m, Dim.AUTO)
-    assert_equal_programs(*both_programs(XY(both_of), ({"p": [a], "q": (b,)},), shapes=shapes))
+    assert_equal_programs(*both_programs(xy(both_of), ({"p": [a], "q": (b,)},), shapes=shapes))
 
 
 def test_additional_inputs_say_what_varies():
     shapes = AdditionalInputs()
     shapes.add(({"p": [rand(8, 3)], "q": (rand(5, 3),)}, 7))
     args = {"p": [rand(4, 3)], "q": (rand(5, 3),)}, 6
-    assert_equal_programs(*both_programs(XY(both_of), args, shapes=shapes))
+    assert_equal_programs(*both_programs(xy(both_of), args, shapes=shapes))
 
 
 def test_additional_inputs_of_another_structure():
     shapes = AdditionalInputs()
     shapes.add((rand(4),))
     with pytest.raises(CaptureError, match="the same structure as in args"):
-        capture(XY(twice), (rand(4), rand(4)), dynamic_shapes=shapes)
+        capture(xy(twice), (rand(4), rand(4)), dynamic_shapes=shapes)
 
 
 def test_keywords_in_another_order_than_the_specification():
     shapes = {"y": {0: m}, "x": {0: n}}
-    assert_equal_programs(*both_programs(XY(twice), (), {"y": rand(4), "x": rand(5)}, shapes))
+    assert_equal_programs(*both_programs(xy(twice), (), {"y": rand(4), "x": rand(5)}, shapes))
 
 
 @pytest.mark.parametrize("shapes", [{"args": ({0: n}, None)}, (({0: n}, None),)], ids=["by name", "by order"])
@@ -164,7 +154,7 @@ GUARDED: dict[str, tuple[Any, tuple[Any, ...], Any]] = {
 @pytest.mark.parametrize("what", GUARDED)
 def test_a_guard_is_kept_deferred_or_refused_as_in_torch(what, deferred):
     function, args, shapes = GUARDED[what]
-    ours, theirs = both_programs(XY(function), args, shapes=shapes, deferred=deferred)
+    ours, theirs = both_programs(xy(function), args, shapes=shapes, deferred=deferred)
     assert (ours is None) == (theirs is None)
     if ours is not None:
         assert_equal_programs(ours, theirs)
@@ -172,7 +162,7 @@ def test_a_guard_is_kept_deferred_or_refused_as_in_torch(what, deferred):
 
 def test_a_deferred_assert_holds_at_run_time():
     function, args, shapes = GUARDED["a multiple"]
-    program = capture(XY(function), args, dynamic_shapes=shapes, prefer_deferred_runtime_asserts=True)
+    program = capture(xy(function), args, dynamic_shapes=shapes, prefer_deferred_runtime_asserts=True)
     assert program.module()(rand(12)).shape == (3, 4)
     with pytest.raises((RuntimeError, AssertionError)):
         program.module()(rand(13))
@@ -187,7 +177,7 @@ def test_marks_count_where_nothing_is_specified(mark):
     x = rand(4, 3)
     getattr(torch._dynamo, mark)(x, 0)
     marks = dict(vars(x))
-    ours, theirs = both_programs(XY(twice), (x,))
+    ours, theirs = both_programs(xy(twice), (x,))
     assert vars(x) == marks
     assert [str(r) for r in ours.range_constraints.values()] == ["VR[2, int_oo]"] * (mark != "mark_static")
     ours._range_constraints = theirs.range_constraints
@@ -197,14 +187,14 @@ def test_marks_count_where_nothing_is_specified(mark):
 def test_a_range_of_a_mark_counts():
     x = rand(4, 3)
     torch._dynamo.mark_dynamic(x, 0, min=3, max=9)
-    assert [str(r) for r in capture(XY(twice), (x,)).range_constraints.values()] == ["VR[3, 9]"]
+    assert [str(r) for r in capture(xy(twice), (x,)).range_constraints.values()] == ["VR[3, 9]"]
 
 
 def test_a_specification_wins_over_marks():
     x = rand(4, 3)
     torch._dynamo.mark_dynamic(x, 0)
     assert (
-        capture(XY(twice), (x,), dynamic_shapes={"x": {1: Dim.AUTO}})
+        capture(xy(twice), (x,), dynamic_shapes={"x": {1: Dim.AUTO}})
         .graph.find_nodes(op="placeholder")[0]
         .meta["val"]
         .shape[0]
@@ -248,7 +238,7 @@ VIOLATED: dict[str, tuple[Any, tuple[Any, ...], Any, str, str]] = {
 def test_the_refusal_names_the_line_and_a_specification_that_works(what):
     function, args, shapes, words, advice = VIOLATED[what]
     module = torch.nn.Module()
-    module.inner = XY(function)
+    module.inner = xy(function)
     module.forward = lambda x, y=None: module.inner(x, y)
     with pytest.raises(CaptureError) as caught:
         capture(module, args, dynamic_shapes=shapes)

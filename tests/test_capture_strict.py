@@ -15,7 +15,7 @@ from torch.export import Dim
 from exporter.capture import capture
 from schema.errors import CaptureError
 from tests.capture_cases import CASES, Case, Module, both
-from tests.capture_refusals import asserts, ones, raises
+from tests.capture_refusals import Block, asserts, ones, raises
 from tests.databases.samples import Mode, Sample, example, module_samples
 from tests.models import cases
 from tests.program_equality import assert_equal_programs
@@ -102,20 +102,6 @@ def test_what_forward_prints_and_logs_is_left_out(capsys, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-class _Block(torch.nn.Module):
-    """Calls a function in a method that is not ``forward``."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def attend(self, x):
-        return self.function(x)
-
-    def forward(self, x):
-        return self.attend(x)
-
-
 def _by_item(x):
     count = x.sum().int().item()
     return x if count > 3 else -x
@@ -136,7 +122,7 @@ STOPS: dict[str, tuple[Any, str, str]] = {
 @pytest.mark.parametrize("what", STOPS)
 def test_a_stop_of_dynamo_names_module_line_and_remedy(what, capfd, caplog):
     function, message, remedy = STOPS[what]
-    module = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ModuleDict({"inner": _Block(function)}).inner)
+    module = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ModuleDict({"inner": Block(function)}).inner)
     with pytest.raises(CaptureError) as caught:
         capture(module, (torch.full((8, 2), 0.5),), dynamic_shapes={"input": {0: Dim("n")}}, strict=True)
     error = caught.value

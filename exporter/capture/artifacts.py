@@ -8,8 +8,8 @@ held before still holds. The records are frozen; the graph module they carry is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch.export.graph_signature import OutputKind
@@ -148,7 +148,7 @@ class Symbolic:
 
     Attributes:
         bound: The checked arguments.
-        module: What is traced: the user's module.
+        module: What is traced: the user's module, or the graph that Dynamo made of it.
         mode: The mode that all the fakes belong to.
         shape_env: The environment of all the symbols.
         fakes: The stand-in of each of ``bound.leaves``.
@@ -190,6 +190,9 @@ class Output:
     target: str | int | None = None
 
 
+_Stage = TypeVar("_Stage", bound="Traced")
+
+
 @dataclass(frozen=True)
 class Traced:
     """The graph of one run of the module over fakes: tokens, parameters, buffers, then inputs are its placeholders.
@@ -207,6 +210,10 @@ class Traced:
     out_spec: pytree.TreeSpec
     outputs: tuple[Output, ...]
     calls: dict[str, ModuleCallSignature] = field(default_factory=dict, kw_only=True)
+
+    def become(self, kind: type[_Stage], **found: Any) -> _Stage:
+        """Return the record of a later stage: all that held before, and what that stage has found."""
+        return kind(**{each.name: getattr(self, each.name) for each in fields(self)} | found)
 
 
 @dataclass(frozen=True)

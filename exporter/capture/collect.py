@@ -38,9 +38,7 @@ def collect(named: Named) -> Collected:
             if marks and graph_module is not outermost:
                 graph_module.recompile()
     follow_outputs(outermost, named.signature)
-    return Collected(
-        named.symbolic, outermost, named.out_spec, named.outputs, named.signature, named.constants, calls=calls
-    )
+    return named.become(Collected, calls=calls)
 
 
 def _unfilled(call: ModuleCallSignature) -> ModuleCallSignature:

@@ -72,7 +72,7 @@ def differentiate(named: Named) -> Differentiated:
     _describe_as(forward, joint, named.signature)
     joint.meta.update(named.graph_module.meta, inline_constraints=note)
     signature = _signature(named.signature, joint.graph, changed, received, loss)
-    return Differentiated(symbolic, joint, named.out_spec, named.outputs, signature, named.constants, ranges)
+    return named.become(Differentiated, graph_module=joint, signature=signature, ranges=ranges)
 
 
 def _follow(

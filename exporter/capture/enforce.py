@@ -44,7 +44,7 @@ def enforce(solved: Solved) -> Enforced:
         if node.op == "call_function" and node.target in _CONVERSIONS:
             _assert_metadata(graph_module, node)
     _note_unbacked(graph_module.graph, solved.symbolic.shape_env)
-    return Enforced(solved.symbolic, graph_module, solved.out_spec, solved.outputs, calls=solved.calls)
+    return solved.become(Enforced)
 
 
 def assert_symbols(graph_module: torch.fx.GraphModule, env: ShapeEnv) -> None:

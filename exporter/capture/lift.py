@@ -75,9 +75,7 @@ def lift(enforced: Enforced) -> Lifted:
         if spec.kind is InputKind.BUFFER and not spec.persistent:
             assert spec.target is not None
             constants[spec.target] = enforced.symbolic.state.real[spec.target]
-    return Lifted(
-        enforced.symbolic, graph_module, enforced.out_spec, enforced.outputs, signature, constants, calls=enforced.calls
-    )
+    return enforced.become(Lifted, signature=signature, constants=constants)
 
 
 def _restore_values_of_inputs(enforced: Enforced) -> None:

@@ -78,15 +78,7 @@ def name(wrapped: Wrapped) -> Named:
     name_subgraphs(graph_module)
     _generate_code(graph_module)
     _keep_requires_grad(wrapped)
-    return Named(
-        wrapped.symbolic,
-        graph_module,
-        wrapped.out_spec,
-        wrapped.outputs,
-        signature,
-        wrapped.constants,
-        calls=wrapped.calls,
-    )
+    return wrapped.become(Named)
 
 
 class Names:

@@ -45,7 +45,7 @@ def solve(traced: Traced) -> Solved:
         for leaf, source in zip(traced.symbolic.bound.leaves, traced.symbolic.sources, strict=True):
             complaint = complaint.replace(source.name, leaf.source.name)
         raise ConstraintViolationError(complaint) from violation
-    return Solved(traced.symbolic, traced.graph_module, traced.out_spec, traced.outputs, calls=traced.calls)
+    return traced.become(Solved)
 
 
 def _may_fix_a_size(constraints: Any) -> bool:

@@ -52,15 +52,7 @@ def wrap(lifted: Lifted) -> Wrapped:
     graph_module = lifted.graph_module
     for kind in _REGIONS:
         graph_module = _wrap_all(kind, graph_module, lifted.signature)
-    return Wrapped(
-        lifted.symbolic,
-        graph_module,
-        lifted.out_spec,
-        lifted.outputs,
-        lifted.signature,
-        lifted.constants,
-        calls=lifted.calls,
-    )
+    return lifted.become(Wrapped, graph_module=graph_module)
 
 
 def _starts_of_grad_regions(nodes: _Nodes) -> Iterator[bool]:
