@@ -30,7 +30,7 @@ def check_agreement(method: Method, graph: ProgramGraph, signature: Signature) -
         FormatError: Operators, nodes, inputs or outputs are not those of the sections.
     """
     loc: Loc = ("manifest", "methods", method.name)
-    counts = Counter(graph.targets[node.target] for each in graph.graphs for node in each.nodes)
+    counts = Counter(graph.targets[target] for each in graph.graphs for target in each.targets)
     called = {target: count for target, count in counts.items() if target not in NODE_KINDS}
     if called != {use.name: use.count for use in method.operators if use.count}:
         raise FormatError("the operators are not those that the graph calls", loc=(*loc, "operators"))
@@ -45,7 +45,7 @@ def check_agreement(method: Method, graph: ProgramGraph, signature: Signature) -
 def _check_ports(ports: Sequence[Port], arguments: Sequence[Argument], graph: ProgramGraph, loc: Loc) -> None:
     if len(ports) != len(arguments):
         raise FormatError(f"{len(ports)}, and the signature has {len(arguments)}", loc=loc)
-    values = {node.name: node.value for node in graph.graphs[0].nodes}
+    values = dict(zip(graph.graphs[0].names, graph.graphs[0].values, strict=True))
     for port, argument in zip(ports, arguments, strict=True):
         place = values.get(argument.name, -1)
         value = graph.values[place] if 0 <= place < len(graph.values) else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archive.documents import MAX_DEPTH, check_literal
+from archive.bounds import MAX_DEPTH, check_literal
 from schema.dtypes import SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
 from schema.names import check_class, check_identifier

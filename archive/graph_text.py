@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from archive.text import (
@@ -20,6 +21,7 @@ from schema.constraints import Constraints
 from schema.errors import FormatError
 from schema.graph import (
     ABSENT,
+    Container,
     DictOf,
     ListOf,
     ListValue,
@@ -35,10 +37,10 @@ from schema.graph import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from archive.reading import ArchiveFile
-    from schema.graph import Graph, Node, Operand, Size, Value
+    from schema.graph import Graph, Keywords, Size, Value
 
 _INDENT: Final = "    "
 _DEEPEST: Final = 20
@@ -49,11 +51,27 @@ _LOC: Final = ("graph",)
 
 
 class _Tables(NamedTuple):
-    """The tables of a section, as text."""
+    """The tables of a section, those of literals and values as text; a container has none until it is used."""
 
     targets: list[str]
-    literals: list[str]
+    arguments: list[str | Container]
+    keywords: list[Keywords]
     values: list[str]
+
+
+class _Node(NamedTuple):
+    """One node: its target, arguments and value as text."""
+
+    name: str
+    target: str
+    args: list[str]
+    kwargs: dict[str, str]
+    value: str | None
+
+    @property
+    def annotated(self) -> str:
+        """Its name, and what is known of its value."""
+        return self.name if self.value is None else f"{self.name}: {self.value}"
 
 
 def graph_lines(file: ArchiveFile, method: str) -> Iterator[str]:
@@ -69,7 +87,8 @@ def graph_lines(file: ArchiveFile, method: str) -> Iterator[str]:
     """
     section = file.section(method, "graph", ProgramGraph)
     expressions = expression_texts(file.section(method, "constraints", Constraints))
-    tables = _Tables(section.targets, [literal_text(each) for each in section.literals], _values(section, expressions))
+    arguments = [each if isinstance(each, Container) else literal_text(each) for each in section.arguments]
+    tables = _Tables(section.targets, arguments, section.keywords, _values(section, expressions))
     seen, stack = {0}, [(method, 0, 0)]
     while stack:
         name, place, depth = stack.pop()
@@ -83,47 +102,58 @@ def graph_lines(file: ArchiveFile, method: str) -> Iterator[str]:
 def _graph(name: str, graph: Graph, tables: _Tables) -> Iterator[str]:
     """Lines of one graph."""
     yield f"{name}("
-    names: list[str] = []
     body = False
-    for node in graph.nodes:
-        target = at(tables.targets, node.target, _LOC)
-        if target != "node::placeholder" and not body:
+    for node in _nodes(graph, tables):
+        if node.target != "node::placeholder" and not body:
             body = True
             yield "):"
-        try:
-            yield _INDENT + _STATEMENTS.get(target, _call)(node, target, names, tables)
-        except RecursionError as error:
-            raise FormatError("arguments are nested too deeply", loc=(*_LOC, name, node.name)) from error
-        names.append(node.name)
+        yield _INDENT + _STATEMENTS.get(node.target, _call)(node)
 
 
-def _placeholder(node: Node, _target: str, _names: list[str], tables: _Tables) -> str:
-    return f"{_annotated(node, tables)},"
+def _nodes(graph: Graph, tables: _Tables) -> Iterator[_Node]:
+    """The nodes of one graph, in order."""
+    names: list[str] = []
+    operands = iter(graph.operands)
+    columns = zip(graph.names, graph.targets, graph.arities, graph.keywords, graph.values, strict=True)
+    for name, target, arity, place, value in columns:
+        keywords = at(tables.keywords, place, _LOC)
+        kwargs = _operands(keywords.operands, names, tables)
+        yield _Node(
+            name=name,
+            target=at(tables.targets, target, _LOC),
+            args=_operands(islice(operands, arity), names, tables),
+            kwargs=dict(zip(keywords.names, kwargs, strict=True)),
+            value=None if value == ABSENT else at(tables.values, value, _LOC),
+        )
+        names.append(name)
 
 
-def _attribute(node: Node, _target: str, _names: list[str], tables: _Tables) -> str:
-    literal = at(tables.literals, _first(node), _LOC)
-    return f"{node.name} = self.{literal[1:-1]}"
+def _placeholder(node: _Node) -> str:
+    return f"{node.annotated},"
 
 
-def _output(node: Node, _target: str, names: list[str], tables: _Tables) -> str:
-    return f"return {', '.join(_operand(each, names, tables) for each in node.args)}"
+def _attribute(node: _Node) -> str:
+    if len(node.args) != 1:
+        raise FormatError("one name is due", loc=(*_LOC, node.name))
+    return f"{node.name} = self.{node.args[0][1:-1]}"
 
 
-def _getitem(node: Node, target: str, names: list[str], tables: _Tables) -> str:
+def _output(node: _Node) -> str:
+    return f"return {', '.join(node.args)}"
+
+
+def _getitem(node: _Node) -> str:
     if len(node.args) != 2:
-        return _call(node, target, names, tables)
-    whole, key = (_operand(each, names, tables) for each in node.args)
-    return f"{_annotated(node, tables)} = {whole}[{key}]"
+        return _call(node)
+    return f"{node.annotated} = {node.args[0]}[{node.args[1]}]"
 
 
-def _call(node: Node, target: str, names: list[str], tables: _Tables) -> str:
-    args = [_operand(each, names, tables) for each in node.args]
-    kwargs = [f"{key}={_operand(each, names, tables)}" for key, each in node.kwargs.items()]
-    return f"{_annotated(node, tables)} = {target_text(target)}({join(args + kwargs)})"
+def _call(node: _Node) -> str:
+    kwargs = [f"{key}={value}" for key, value in node.kwargs.items()]
+    return f"{node.annotated} = {target_text(node.target)}({join(node.args + kwargs)})"
 
 
-_STATEMENTS: Final[dict[str, Callable[[Node, str, list[str], _Tables], str]]] = {
+_STATEMENTS: Final[dict[str, Callable[[_Node], str]]] = {
     "node::placeholder": _placeholder,
     "node::get_attr": _attribute,
     "node::output": _output,
@@ -131,39 +161,27 @@ _STATEMENTS: Final[dict[str, Callable[[Node, str, list[str], _Tables], str]]] = 
 }
 
 
-def _first(node: Node) -> int:
-    """The place of the literal that is the node's only argument."""
-    if len(node.args) != 1 or not isinstance(node.args[0], int):
-        raise FormatError("one name is due", loc=(*_LOC, node.name))
-    return node.args[0]
+def _operands(operands: Iterable[int], names: list[str], tables: _Tables) -> list[str]:
+    return [_operand(each, names, tables) for each in operands]
 
 
-def _annotated(node: Node, tables: _Tables) -> str:
-    if node.value == ABSENT:
-        return node.name
-    return f"{node.name}: {at(tables.values, node.value, _LOC)}"
-
-
-def _operand(operand: Operand, names: list[str], tables: _Tables) -> str:
+def _operand(operand: int, names: list[str], tables: _Tables) -> str:
     """An argument; a number below zero counts back from the node among the names before it."""
-
-    def each(operands: list[Operand] | tuple[Operand, ...]) -> list[str]:
-        return [_operand(item, names, tables) for item in operands]
-
-    match operand:
-        case int():
-            if operand < 0:
-                return at(names, len(names) + operand, _LOC)
-            return at(tables.literals, operand, _LOC)
+    if operand < 0:
+        return at(names, len(names) + operand, _LOC)
+    row = at(tables.arguments, operand, _LOC)
+    match row:
+        case str():
+            return row
         case ListOf(items):
-            return f"[{join(each(items))}]"
+            return f"[{join(_operands(items, names, tables))}]"
         case TupleOf(items):
-            return tuple_text(each(items))
+            return tuple_text(_operands(items, names, tables))
         case DictOf(keys, values):
-            pairs = zip((at(tables.literals, key, _LOC) for key in keys), each(values), strict=False)
-            return "{" + join(f"{key}: {value}" for key, value in pairs) + "}"
+            texts = (_operands(each, names, tables) for each in (keys, values))
+            return "{" + join(f"{key}: {value}" for key, value in zip(*texts, strict=True)) + "}"
         case SliceOf(parts):
-            return ":".join("" if part == "None" else part for part in each(parts))
+            return ":".join("" if part == "None" else part for part in _operands(parts, names, tables))
 
 
 def _values(section: ProgramGraph, expressions: list[str]) -> list[str]:
@@ -187,11 +205,18 @@ def _value(value: Value, done: list[str], section: ProgramGraph, expressions: li
         case Symbolic():
             return f"{value.kind}({_size(value, expressions)})"
         case LiteralValue(literal):
-            return literal_text(at(section.literals, literal, _LOC))
+            return _literal(section, literal)
         case ListValue(items):
             return f"[{join(at(done, item, _LOC) for item in items)}]"
         case TupleValue(items):
             return tuple_text([at(done, item, _LOC) for item in items])
+
+
+def _literal(section: ProgramGraph, place: int) -> str:
+    row = at(section.arguments, place, _LOC)
+    if isinstance(row, Container):
+        raise FormatError(f"argument {place} is no literal", loc=_LOC)
+    return literal_text(row)
 
 
 def _size(size: Size, expressions: list[str]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from archive.bounds import check_literal
 from archive.composites import check_composites, is_composite
-from archive.documents import check_literal
 from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.codec import MAX_DECODED_BYTES
 from schema.dtypes import CARRIERS, stored_shape

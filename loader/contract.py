@@ -11,6 +11,7 @@ import torch
 
 from loader.arithmetic import Arithmetic, Number
 from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.rebuild.tables import Tables
 from loader.structures import flatten_as
 from loader.torch_internals import TreeSpec
 from schema import graph as documents
@@ -176,20 +177,21 @@ class Contract:
 
 
 def flat_inputs(
-    document: documents.ProgramGraph, names: Sequence[str], paths: Sequence[str], literals: LiteralBuilder
+    tables: Tables, names: Sequence[str], paths: Sequence[str], literals: LiteralBuilder
 ) -> list[FlatInput]:
     """What the flat inputs of a program must be.
 
     Args:
-        document: The ``graph`` section.
+        tables: The tables of the program.
         names: Placeholders of the user's inputs, in order.
         paths: What people call each.
-        literals: Builds constants and devices.
+        literals: Builds devices.
 
     Raises:
         FormatError: A placeholder is missing or has no valid value.
     """
-    values = {node.name: node.value for node in document.graphs[0].nodes}
+    document = tables.document
+    values = dict(zip(document.graphs[0].names, document.graphs[0].values, strict=True))
     found: list[FlatInput] = []
     for name, path in zip(names, paths, strict=True):
         place = values.get(name, documents.ABSENT)
@@ -204,7 +206,7 @@ def flat_inputs(
             case documents.Symbolic():
                 found.append(NumberInput(path, row))
             case documents.LiteralValue(literal):
-                found.append(ConstantInput(path, literals.build(document.literals[literal], ("graph", name))))
+                found.append(ConstantInput(path, tables.arguments[literal]))
             case _:
                 raise FormatError("an input without a value", loc=("graph", name))
     return found

@@ -14,8 +14,9 @@ from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.given import Weights
 from loader.opening import OpenMethod, Verify, open_method
-from loader.rebuild.graph import Tables, build_graphs, generate_code
+from loader.rebuild.graph import build_graphs
 from loader.rebuild.program import build_example, build_named
+from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
@@ -126,8 +127,8 @@ def build_module(opened: OpenMethod) -> ProgramModule:
     trees = TreeBuilder(calls.types, literals)
     call = build_calls(calls, trees, literals)[0].signature
     program = _Program(
-        run=generate_code(root, graph, ("graph",)).forward,
-        contract=_contract(opened, tables.document, signature, _arguments(call)),
+        run=fx.GraphModule(root, graph).forward,
+        contract=_contract(opened, tables, signature, _arguments(call)),
         out_spec=call.out_spec,
         inputs=[None if row.kind == "user_input" else (row.target or "").split(".") for row in signature.inputs],
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in USER_OUTPUT_KINDS],
@@ -140,13 +141,13 @@ def build_module(opened: OpenMethod) -> ProgramModule:
 
 
 def _contract(
-    opened: OpenMethod, graph: ProgramGraph, signature: Signature, arguments: list[tuple[str, TreeSpec]]
+    opened: OpenMethod, tables: Tables, signature: Signature, arguments: list[tuple[str, TreeSpec]]
 ) -> Contract:
     users = [row.argument.name for row in signature.inputs if row.kind == "user_input"]
     paths = [port.name for port in opened.method.inputs]
     if not len(users) == len(paths) == sum(spec.num_leaves for _, spec in arguments):
         raise FormatError("the inputs do not fit the signature", loc=(opened.method.name, "signature"))
-    inputs = flat_inputs(graph, users, paths, opened.literals)
+    inputs = flat_inputs(tables, users, paths, opened.literals)
     return Contract(arguments, inputs, opened.section("constraints", Constraints))
 
 

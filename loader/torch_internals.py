@@ -6,12 +6,19 @@ takes most of a second, are handed out by functions, so that what does not need 
 
 from __future__ import annotations
 
+import dis
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._export import verifier
 from torch._functorch import predispatch as predispatch
 from torch._ops import HigherOrderOperator as HigherOrderOperator, OpOverload as OpOverload
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor, FakeTensorMode as FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.exported_program import _convert_guards_to_code
+from torch.fx import _lazy_graph_module
 from torch.utils import _pytree
 from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
 
@@ -19,6 +26,12 @@ if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 pytree = _pytree
+_guards_code: Callable[[torch.fx.GraphModule], list[str]] = _convert_guards_to_code
+LazyGraphModule = _lazy_graph_module._LazyGraphModule
+NodeBase = torch._C._NodeBase
+dispatch_keys = torch._C._dispatch_keys
+lazy_clone = torch._lazy_clone
+warn_of_data_access = torch._C._set_warn_deprecated_on_mutable_data_ptr
 
 
 def key_types() -> dict[str, Any]:
@@ -56,19 +69,11 @@ def value_range(lower: Any, upper: Any) -> Any:
     return ValueRanges(lower, upper)
 
 
-def fake_mode() -> Any:
-    """A mode for values of tensors that have no memory, with a shape environment of its own."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
+def new_shape_env() -> ShapeEnv:
+    """An environment for the symbols of one program."""
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    shape_env = ShapeEnv(assume_static_by_default=True)
-    return FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True, shape_env=shape_env)
-
-
-def fake_tensor(mode: Any, shape: Any, strides: Any, dtype: torch.dtype, device: torch.device, grad: bool) -> Any:
-    """A tensor without memory."""
-    with mode:
-        return torch.empty_strided(shape, strides, dtype=dtype, device=device, requires_grad=grad)
+    return ShapeEnv(assume_static_by_default=True)
 
 
 def fake_sparse(
@@ -133,16 +138,61 @@ def shape_guard(expression: Any) -> Any:
 
 def load_verifier(dialect: str) -> Any:
     """Torch's verifier for a dialect, None if it has none by that name."""
-    from torch._export import verifier
-
     with suppress(KeyError):
         return verifier.load_verifier(dialect)
     return None
 
 
-def exported_program(**parts: Any) -> torch.export.ExportedProgram:
-    """Put a program together; torch verifies it."""
-    return torch.export.ExportedProgram(**parts)
+def verify_borders(program: torch.export.ExportedProgram) -> None:
+    """Torch's own check that signature and module call graph speak of the graph's nodes and the program's tensors."""
+    verifier._verify_exported_program_module_call_graph(program)
+    verifier._verify_exported_program_signature(program)
+
+
+_PROGRAM_ATTRIBUTES = frozenset(
+    {
+        *("_graph_module", "_graph_signature", "_state_dict", "_range_constraints", "_module_call_graph"),
+        *("_example_inputs", "_constants", "_verifiers", "_guards_code", "_codegen"),
+    }
+)
+
+
+def _sets_what_we_know() -> bool:
+    """Whether the constructor of programs sets the attributes that :func:`exported_program` sets, and no other."""
+    stores = [each.argval for each in dis.get_instructions(ExportedProgram.__init__) if each.opname == "STORE_ATTR"]
+    return frozenset(stores) == _PROGRAM_ATTRIBUTES
+
+
+CAN_ASSEMBLE = _sets_what_we_know()
+"""Whether a program can be put together from its parts; else torch's constructor generates code, and verifies again."""
+
+
+def exported_program(
+    *,
+    root: torch.nn.Module,
+    graph: torch.fx.Graph,
+    verifiers: list[Any],
+    symbolic: bool,
+    **parts: Any,
+) -> torch.export.ExportedProgram:
+    """Put a program together.
+
+    Args:
+        root: The module whose attributes the graph reads.
+        graph: The graph.
+        verifiers: What torch checks it with when it is changed.
+        symbolic: Whether it has symbols, and so may have guards.
+        parts: The other arguments of torch's constructor, by name.
+    """
+    if not CAN_ASSEMBLE:
+        return ExportedProgram(root=root, graph=graph, verifiers=verifiers, **parts)
+    program = ExportedProgram.__new__(ExportedProgram)
+    program._graph_module = LazyGraphModule(root, graph)
+    for name, value in parts.items():
+        setattr(program, f"_{name}", value)
+    program._verifiers = verifiers
+    program._guards_code = _guards_code(program._graph_module) if symbolic else []
+    return program
 
 
 def call_entry(fqn: str, signature: Any) -> Any:

@@ -14,16 +14,16 @@ class SourceName(Row, frozen=True):
     function: str
 
 
-class NodeDebug(Row, frozen=True):
-    """What is recorded of one node.
+class NodesDebug(Row, frozen=True):
+    """What is recorded of the nodes of one graph, as columns.
 
     Attributes:
-        stack: ``stack_trace``: place in the table of stacks plus one, 0 for none.
-        sources: ``source_fn_stack``: place in the table of sources plus one, 0 for none.
+        stacks: ``stack_trace``: places in the table of stacks plus one, 0 for none.
+        sources: ``source_fn_stack``: places in the table of sources plus one, 0 for none.
     """
 
-    stack: int
-    sources: int = 0
+    stacks: list[int]
+    sources: list[int]
 
 
 class Debug(Struct, frozen=True, kw_only=True):
@@ -33,10 +33,10 @@ class Debug(Struct, frozen=True, kw_only=True):
         frames: Table of stack-trace lines, two to a frame as Python prints them.
         stacks: Table of stack traces: places of frames, outermost first; one without frames is None.
         sources: Table of ``source_fn_stack`` values.
-        nodes: For each graph of the ``graph`` section, one entry per node.
+        nodes: For each graph of the ``graph`` section, what is recorded of its nodes.
     """
 
     frames: list[str] = []
     stacks: list[list[int]] = []
     sources: list[list[SourceName]] = []
-    nodes: list[list[NodeDebug]] = []
+    nodes: list[NodesDebug] = []

@@ -2,6 +2,9 @@
 
 One method has one table of each kind, and a list of graphs of which the first is the program's and the others are
 the subgraphs of its higher-order operators.
+
+An *operand* is a whole number: ``-k`` is the result of the node ``k`` places before the one that uses it, in the same
+graph; a number that is not negative is a place in the table of arguments.
 """
 
 from __future__ import annotations
@@ -16,38 +19,43 @@ ABSENT: Final = -1
 """Index that says that a node has no such metadata."""
 
 
-class ListOf(Row, frozen=True, tag="list"):
-    """A list that holds results of nodes."""
+class ListOf(Row, frozen=True, tag="list_of"):
+    """A list of operands."""
 
-    items: list[Operand]
-
-
-class TupleOf(Row, frozen=True, tag="tuple"):
-    """A tuple that holds results of nodes."""
-
-    items: list[Operand]
+    items: list[int]
 
 
-class DictOf(Row, frozen=True, tag="dict"):
-    """A dictionary whose values hold results of nodes; ``keys`` are places in the table of literals."""
+class TupleOf(Row, frozen=True, tag="tuple_of"):
+    """A tuple of operands."""
+
+    items: list[int]
+
+
+class DictOf(Row, frozen=True, tag="dict_of"):
+    """A dictionary whose values are operands; ``keys`` are places of literals in the table of arguments."""
 
     keys: list[int]
-    values: list[Operand]
+    values: list[int]
 
 
-class SliceOf(Row, frozen=True, tag="slice"):
-    """A slice that holds results of nodes: start, stop, step."""
+class SliceOf(Row, frozen=True, tag="slice_of"):
+    """A slice of operands: start, stop, step."""
 
-    parts: tuple[Operand, Operand, Operand]
+    parts: tuple[int, int, int]
 
 
-Operand = Union[int, ListOf, TupleOf, DictOf, SliceOf]  # noqa: UP007
-"""An argument of a node.
+Container = ListOf | TupleOf | DictOf | SliceOf
+"""An argument that holds results of nodes; where it holds none, it is a literal."""
 
-A whole number that is not negative is a place in the table of literals; ``-k`` is the result of the node ``k`` places
-before this one in the same graph. A container stands here only if it holds a node's result; other containers are
-literals.
-"""
+Argument = Union[Literal, ListOf, TupleOf, DictOf, SliceOf]  # noqa: UP007
+"""A row of the table of arguments: a literal, or a container whose operands stand before it in the table."""
+
+
+class Keywords(Row, frozen=True):
+    """Keyword arguments, in order: their names, and an operand for each."""
+
+    names: list[str]
+    operands: list[int]
 
 
 class Symbolic(Row, frozen=True, tag="symbolic"):
@@ -121,7 +129,7 @@ class SubclassValue(Row, frozen=True, tag="subclass"):
         qualname: Name of the class in it.
         attributes: Names of its inner tensors.
         parts: Their places in the table of values.
-        context: The other result of ``__tensor_flatten__``: place in the table of literals.
+        context: The other result of ``__tensor_flatten__``: place in the table of arguments.
         outer: The tensor that it stands for: place in the table of values.
     """
 
@@ -134,7 +142,7 @@ class SubclassValue(Row, frozen=True, tag="subclass"):
 
 
 class LiteralValue(Row, frozen=True, tag="literal"):
-    """A plain value, by its place in the table of literals."""
+    """A plain value, by its place in the table of arguments."""
 
     literal: int
 
@@ -189,32 +197,6 @@ class Binding(Row, frozen=True):
     path: list[KeyStep]
 
 
-class Node(Row, frozen=True):
-    """One node.
-
-    Attributes:
-        target: Place in the table of targets.
-        name: Its name, unique in its graph.
-        args: Positional arguments. A ``get_attr`` node has one: the name of a subgraph or attribute.
-        kwargs: Keyword arguments, in order.
-        value: Place in the table of values, or :data:`ABSENT`.
-        modules: ``nn_module_stack``: place in the table of frames plus one, 0 for an empty stack, or :data:`ABSENT`.
-        function: ``torch_fn``: place in the table of functions, or :data:`ABSENT`.
-        custom: User metadata: place in the table of literals, or :data:`ABSENT`.
-        bindings: Unbacked symbols: place in the table of bindings, or :data:`ABSENT`.
-    """
-
-    target: int
-    name: str
-    args: list[Operand]
-    kwargs: dict[str, Operand] = {}
-    value: int = ABSENT
-    modules: int = ABSENT
-    function: int = ABSENT
-    custom: int = ABSENT
-    bindings: int = ABSENT
-
-
 class Subgraph(Row, frozen=True):
     """A graph under the name by which ``get_attr`` nodes reach it; ``graph`` is its place in the list of graphs."""
 
@@ -229,10 +211,36 @@ class Attribute(Row, frozen=True):
     tensor: int
 
 
-class Graph(Row, frozen=True):
-    """Nodes in execution order, and the subgraphs and tensors that they reach by name."""
+class Graph(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Nodes in execution order, and the subgraphs and tensors that they reach by name.
 
-    nodes: list[Node]
+    Nodes are columns: the first entry of each belongs to the first node, and so on.
+
+    Attributes:
+        names: Their names, which are unique in the graph.
+        targets: Places in the table of targets.
+        arities: How many positional arguments each has. A ``get_attr`` node has one: the name of a subgraph or tensor.
+        operands: Positional arguments, those of one node after those of the node before it.
+        keywords: Places in the table of keyword arguments.
+        values: Places in the table of values, or :data:`ABSENT`.
+        modules: ``nn_module_stack``: places in the table of frames plus one, 0 for an empty stack, or :data:`ABSENT`.
+        functions: ``torch_fn``: places in the table of functions, or :data:`ABSENT`.
+        custom: User metadata of the nodes that have any: place in the table of arguments, by place of the node.
+        bindings: Unbacked symbols that nodes bring into being: place in the table of bindings, by place of the node.
+        subgraphs: Subgraphs by name.
+        attributes: Tensors by name.
+    """
+
+    names: list[str]
+    targets: list[int]
+    arities: list[int]
+    operands: list[int]
+    keywords: list[int]
+    values: list[int]
+    modules: list[int]
+    functions: list[int]
+    custom: dict[int, int] = {}
+    bindings: dict[int, int] = {}
     subgraphs: list[Subgraph] = []
     attributes: list[Attribute] = []
 
@@ -244,7 +252,8 @@ class ProgramGraph(Struct, frozen=True, kw_only=True):
         dialect: Which operators may stand in it, as torch's verifiers name it: ``TRAINING``, ``ATEN``, ….
         graphs: The program's graph, then subgraphs; a subgraph stands after every graph that reaches it.
         targets: Table of targets, see :mod:`schema.operators`.
-        literals: Table of literals.
+        arguments: Table of arguments.
+        keywords: Table of keyword arguments.
         values: Table of values.
         frames: Table of module-stack levels.
         functions: Table of ``torch_fn`` pairs.
@@ -255,7 +264,8 @@ class ProgramGraph(Struct, frozen=True, kw_only=True):
     dialect: str
     graphs: list[Graph]
     targets: list[str]
-    literals: list[Literal]
+    arguments: list[Argument]
+    keywords: list[Keywords]
     values: list[Value]
     frames: list[ModuleFrame] = []
     functions: list[tuple[str, str]] = []

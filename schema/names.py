@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import keyword
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from schema.errors import FormatError, Loc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MANIFEST: Final = "__program__/manifest"
 MANIFEST_DIGEST: Final = "__program__/manifest.sha256"
@@ -17,6 +20,9 @@ RESERVED: Final = ("__program__/", CONSTANTS, STORAGES, PARTS)
 
 SECTIONS: Final = ("graph", "signature", "constraints", "calls", "debug")
 """The sections of one method, in the order in which they are written."""
+
+_NO_NAMES: Final = frozenset({*keyword.kwlist, "__debug__"})
+"""What looks like an identifier, and code cannot give a value."""
 
 
 def section_name(method: str, section: str) -> str:
@@ -41,7 +47,7 @@ def part_name(name: str, part: str) -> str:
 
 def is_identifier(name: str) -> bool:
     """Whether a name can stand in generated Python code: an ASCII identifier that is no keyword."""
-    return name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name != "__debug__"
+    return name.isascii() and name.isidentifier() and name not in _NO_NAMES
 
 
 def is_module_name(name: str) -> bool:
@@ -58,6 +64,17 @@ def check_identifier(name: str, loc: Loc) -> str:
     if not is_identifier(name):
         raise FormatError(f"{name[:80]!r} is not an identifier", loc=loc)
     return name
+
+
+def check_identifiers(names: Sequence[str], loc: Loc) -> None:
+    """Refuse names of which generated code must not contain one; many of them at once.
+
+    Raises:
+        FormatError: One is not an identifier.
+    """
+    if not ("".join(names).isascii() and all(map(str.isidentifier, names)) and _NO_NAMES.isdisjoint(names)):
+        for name in names:
+            check_identifier(name, (*loc, name[:80]))
 
 
 def is_class(module: str, name: str) -> bool:

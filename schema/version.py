@@ -6,6 +6,7 @@ History, one line per version:
     1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits;
                      storages may be absent; an operator names the module that registers it.
     1.3  2026-11-23  graphs may read tensors by name; a stack trace may be None.
+    2.0  2026-11-23  nodes are columns, their arguments numbers: read in a tenth of the time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from schema.errors import VersionError
 
-FORMAT_VERSION: Final = (1, 3)
+FORMAT_VERSION: Final = (2, 0)
 """(major, minor) that this package writes. A new major breaks old readers, a new minor only adds."""
 
 ABSENT_STORAGES: Final = "absent"

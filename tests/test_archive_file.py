@@ -21,7 +21,7 @@ from schema.calls import Calls
 from schema.codec import compress, encode
 from schema.constraints import Constraints, Integer
 from schema.errors import AccessError, ArchiveError, FormatError, IntegrityError, UsageError, VersionError
-from schema.graph import Graph, ProgramGraph
+from schema.graph import ProgramGraph
 from schema.manifest import Manifest, Method, NamedTensor, Producer, Section, Storage, Tensor
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
 from schema.signature import Signature
@@ -33,7 +33,7 @@ NEWER = (FORMAT_VERSION[0], FORMAT_VERSION[1] + 1)
 replace = msgspec.structs.replace
 
 DOCUMENTS = {
-    "graph": ProgramGraph(dialect="TRAINING", graphs=[Graph(nodes=[])], targets=[], literals=[], values=[]),
+    "graph": ProgramGraph(dialect="TRAINING", graphs=[], targets=[], arguments=[], keywords=[], values=[]),
     "signature": Signature(inputs=[], outputs=[]),
     "constraints": Constraints(expressions=[Integer(7)]),
     "calls": Calls(entries=[]),

@@ -42,7 +42,7 @@ def emit_debug(modules: list[fx.GraphModule], *, keep_paths: bool) -> documents.
     """
     shorten: Callable[[str], str] = (lambda path: path) if keep_paths else short_path
     emitter = _DebugEmitter(shorten)
-    nodes = [[emitter.node(node.meta) for node in module.graph.nodes] for module in modules]
+    nodes = [emitter.nodes([node.meta for node in module.graph.nodes]) for module in modules]
     return documents.Debug(
         frames=emitter.frames.rows, stacks=emitter.stacks.rows, sources=emitter.sources.rows, nodes=nodes
     )
@@ -54,18 +54,18 @@ class _DebugEmitter:
         self.stacks: Table[list[int]] = Table()
         self.sources: Table[list[documents.SourceName]] = Table()
         self._shorten = shorten
-        self._known: dict[str, int] = {}
 
-    def node(self, meta: dict[str, Any]) -> documents.NodeDebug:
-        sources = meta.get("source_fn_stack")
-        stack = self._stack(meta["stack_trace"] or "") if "stack_trace" in meta else 0
-        return documents.NodeDebug(stack, self._sources(sources) if sources else 0)
+    def nodes(self, metas: list[dict[str, Any]]) -> documents.NodesDebug:
+        stacks = [self._stack(meta["stack_trace"] or "") if "stack_trace" in meta else 0 for meta in metas]
+        sources = [self._sources(meta["source_fn_stack"]) if meta.get("source_fn_stack") else 0 for meta in metas]
+        return documents.NodesDebug(stacks, sources)
 
     def _stack(self, text: str) -> int:
-        if text not in self._known:
-            shown = _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))
-            self._known[text] = 1 + self.stacks.place([self.frames.place(part) for part in _FRAME.split(shown) if part])
-        return self._known[text]
+        return 1 + self.stacks.find(text, lambda: self._stack_row(text))
+
+    def _stack_row(self, text: str) -> list[int]:
+        shown = _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))
+        return [self.frames.place(part) for part in _FRAME.split(shown) if part]
 
     def _sources(self, stack: list[tuple[str, Any]]) -> int:
         rows = [documents.SourceName(name, qualified_name(function)) for name, function in stack]

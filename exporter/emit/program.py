@@ -157,7 +157,7 @@ class _MethodEmitter:
             inputs=inputs,
             outputs=outputs,
             operators=_operators(graphs.modules),
-            nodes=sum(len(graph.nodes) for graph in graph.graphs),
+            nodes=sum(len(each.names) for each in graph.graphs),
             types=_types(calls),
             state=state,
             constants=constants,

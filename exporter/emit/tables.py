@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
 
 Item = TypeVar("Item")
 
@@ -20,6 +23,7 @@ class Table(Generic[Item]):
     def __init__(self) -> None:
         self.rows: list[Item] = []
         self._places: dict[bytes, int] = {}
+        self._known: dict[Hashable, int] = {}
 
     def place(self, row: Item) -> int:
         """The place of a row, which is added if it is new."""
@@ -27,4 +31,11 @@ class Table(Generic[Item]):
         place = self._places.setdefault(key, len(self.rows))
         if place == len(self.rows):
             self.rows.append(row)
+        return place
+
+    def find(self, key: Hashable, make: Callable[[], Item]) -> int:
+        """The place of the row that stands for a key; it is made when the key is first seen."""
+        place = self._known.get(key)
+        if place is None:
+            place = self._known[key] = self.place(make())
         return place

@@ -8,12 +8,16 @@ from typing import Any, Literal
 import torch
 
 from loader.opening import OpenMethod
-from loader.rebuild.graph import Metadata, Tables, build_graphs
+from loader.rebuild.fakes import LazyMode
+from loader.rebuild.graph import build_graphs
+from loader.rebuild.metadata import Metadata
 from loader.rebuild.signature import build_signature
 from loader.rebuild.symbols import SymbolBuilder
+from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.rebuild.values import ValueBuilder
-from loader.torch_internals import TreeSpec, exported_program, fake_mode, load_verifier, pytree
+from loader.rebuild.verification import verify_graphs
+from loader.torch_internals import TreeSpec, exported_program, pytree, verify_borders
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
@@ -37,10 +41,11 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
         OperatorError: An operator is forbidden, not admitted or unknown.
     """
     literals = opened.literals
-    mode = fake_mode()
-    symbols = SymbolBuilder(opened.section("constraints", Constraints), mode.shape_env)
+    mode = LazyMode()
+    symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.tensors)
-    values = ValueBuilder(tables.document.values, tables.literals, literals, symbols, mode, opened.classes)
+    verifier = verify_graphs(tables)
+    values = ValueBuilder(tables, literals, symbols, mode, opened.classes)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, metadata)
     symbols.guard()
@@ -50,13 +55,14 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     program = _assemble(
         root=root,
         graph=graph,
+        verifiers=[verifier],
+        symbolic=bool(symbols.symbols),
         graph_signature=build_signature(opened.section("signature", Signature), literals),
         state_dict=build_named(opened, "state"),
         range_constraints=symbols.ranges(),
         module_call_graph=build_calls(calls, trees, literals),
         example_inputs=build_example(opened, calls, trees),
         constants=build_named(opened, "constants"),
-        verifiers=[_verifier(tables.document.dialect)],
     )
     custom = literals.build(tables.document.custom, ("graph", "custom"))
     if custom is not None:
@@ -110,13 +116,6 @@ def _unflatten(leaves: Iterator[Any], spec: TreeSpec) -> Any:
     return pytree.tree_unflatten(parts, TreeSpec(spec.type, spec.context, [pytree.treespec_leaf()] * len(parts)))
 
 
-def _verifier(dialect: str) -> Any:
-    found = load_verifier(dialect)
-    if found is None:
-        raise FormatError(f"torch {torch.__version__} has no dialect {dialect[:80]!r}", loc=("graph",))
-    return found
-
-
 def _check_strings(graph: torch.fx.Graph) -> None:
     """Refuse strings that torch would write between quotes into the code that checks inputs."""
     for node in graph.find_nodes(op="placeholder"):
@@ -127,9 +126,11 @@ def _check_strings(graph: torch.fx.Graph) -> None:
 
 def _assemble(**parts: Any) -> torch.export.ExportedProgram:
     try:
-        return exported_program(**parts)
+        program = exported_program(**parts)
+        verify_borders(program)
     except ArchiveError:
         raise
     except Exception as error:  # torch's verifier and graph linter raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FormatError(f"torch refuses the program: {reason}") from error
+    return program

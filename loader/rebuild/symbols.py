@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from loader.torch_internals import (
@@ -32,35 +33,51 @@ _SYMPY = frozenset(
 class SymbolBuilder:
     """Builds the symbols, expressions, ranges and guards of one program in one shape environment.
 
+    A program without any needs neither sympy nor the environment, and gets none.
+
     Args:
         document: The ``constraints`` section.
-        shape_env: The shape environment to tell of them.
+        mode: The mode of the program's fake tensors, whose shape environment is told of them.
 
     Raises:
         FormatError: An expression is not what its function takes, or a symbol not possible.
     """
 
-    def __init__(self, document: documents.Constraints, shape_env: Any) -> None:
-        import sympy
-
-        self._sympy = sympy
-        self._functions, self._int_oo = symbolic_functions()
-        self._shape_env = shape_env
+    def __init__(self, document: documents.Constraints, mode: Any) -> None:
+        self._mode = mode
         self._document = document
         self._numbers: dict[tuple[str, int, Any], Any] = {}
         self.symbols = [_refusing(self._symbol, row, index) for index, row in enumerate(document.symbols)]
-        self._leaves: dict[type, Callable[[Any], Any]] = {
+        self.expressions: list[Any] = []
+        for index, expression in enumerate(document.expressions):
+            self.expressions.append(self._expression(expression, ("constraints", "expressions", index)))
+        for index, row in enumerate(document.symbols):
+            _refusing(self._register, row, index)
+
+    @cached_property
+    def _shape_env(self) -> Any:
+        return self._mode.shape_env
+
+    @cached_property
+    def _sympy(self) -> Any:
+        import sympy
+
+        return sympy
+
+    @cached_property
+    def _functions(self) -> Any:
+        return symbolic_functions()[0]
+
+    @cached_property
+    def _leaves(self) -> dict[type, Callable[[Any], Any]]:
+        sympy = self._sympy
+        return {
             documents.Integer: lambda row: sympy.Integer(row.value),
             documents.Rational: lambda row: sympy.Rational(row.numerator, row.denominator),
             documents.Real: lambda row: sympy.Float(row.value),
             documents.Truth: lambda row: sympy.true if row.value else sympy.false,
             documents.Infinity: self._infinity,
         }
-        self.expressions: list[Any] = []
-        for index, expression in enumerate(document.expressions):
-            self.expressions.append(self._expression(expression, ("constraints", "expressions", index)))
-        for index, row in enumerate(document.symbols):
-            _refusing(self._register, row, index)
 
     def ranges(self) -> dict[Any, Any]:
         """The program's range constraints."""
@@ -68,7 +85,9 @@ class SymbolBuilder:
 
     def guard(self) -> None:
         """Tell the shape environment the program's guards."""
-        self._shape_env.guards[:] = [shape_guard(self.expressions[row.condition]) for row in self._document.guards]
+        if self._document.guards:
+            guards = [shape_guard(self.expressions[row.condition]) for row in self._document.guards]
+            self._shape_env.guards[:] = guards
 
     def number(self, row: Symbolic, loc: Loc) -> Any:
         """A symbolic int, float or bool; the same one for equal rows."""
@@ -136,7 +155,7 @@ class SymbolBuilder:
         return getattr(self._sympy if name in _SYMPY else self._functions, name)
 
     def _infinity(self, row: documents.Infinity) -> Any:
-        infinity = self._int_oo if row.integer else self._sympy.oo
+        infinity = symbolic_functions()[1] if row.integer else self._sympy.oo
         return -infinity if row.negative else infinity
 
     def _interval(self, row: documents.Interval) -> Any:
