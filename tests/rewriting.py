@@ -42,6 +42,37 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any], dict[s
     return target
 
 
+class NodeRow:
+    """One node of a graph's columns, as plain values: what is set here is set there."""
+
+    def __init__(self, graph: dict[str, Any], name: str) -> None:
+        self._graph = graph
+        self.place = graph["names"].index(name)
+        self._first = sum(graph["arities"][: self.place])
+
+    def __setitem__(self, column: str, entry: Any) -> None:
+        self._graph[column][self.place] = entry
+
+    def __getitem__(self, column: str) -> Any:
+        return self._graph[column][self.place]
+
+    @property
+    def operands(self) -> list[int]:
+        """Its arguments."""
+        return list(self._graph["operands"][self._first : self._first + self["arities"]])
+
+    def set_operand(self, index: int, operand: int) -> None:
+        """Change one of its arguments."""
+        assert index < self["arities"]
+        self._graph["operands"][self._first + index] = operand
+
+
+def caller(documents: dict[str, Any], target: str) -> NodeRow:
+    """The first node of the program's graph that calls something."""
+    graph, place = documents["graph"]["graphs"][0], documents["graph"]["targets"].index(target)
+    return NodeRow(graph, graph["names"][graph["targets"].index(place)])
+
+
 def _shape(entries: Any, name: str, data: bytes) -> dict[str, Any]:
     if name.startswith("__program__/") and "example" not in name:
         return {"code": "U8", "shape": (len(data),)}

@@ -25,7 +25,7 @@ from schema.errors import (
     VersionError,
 )
 from tests.models import cases
-from tests.rewriting import rewrite
+from tests.rewriting import NodeRow, caller, rewrite
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def test_an_unchanged_rewrite_loads(original: Path, tmp_path: Path) -> None:
     assert same.read_bytes() == original.read_bytes()
 
 
-def node(documents: dict[str, Any], name: str) -> list[Any]:
-    return next(row for row in documents["graph"]["graphs"][0][0] if row[1] == name)
+def addition(documents: dict[str, Any]) -> NodeRow:
+    return caller(documents, "aten::add.Tensor")
 
 
-def addition(documents: dict[str, Any]) -> list[Any]:
-    target = documents["graph"]["targets"].index("aten::add.Tensor")
-    return next(row for row in documents["graph"]["graphs"][0][0] if row[0] == target)
+def _keywords(documents: dict[str, Any], names: list[str], operands: list[int]) -> None:
+    documents["graph"]["keywords"].append([names, operands])
+    addition(documents)["keywords"] = len(documents["graph"]["keywords"]) - 1
 
 
 def _container(documents: dict[str, Any], name: str, context: list[Any]) -> None:
@@ -80,24 +80,46 @@ def _tensor_value(documents: dict[str, Any]) -> list[Any]:
 
 
 def _rename(documents: dict[str, Any], name: str) -> None:
-    node(documents, "x")[1] = name
+    NodeRow(documents["graph"]["graphs"][0], "x")["names"] = name
 
 
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[ArchiveError], str]] = {
-    "a newer major version": (lambda d, m: m.update(format=[2, 0]), VersionError, "2.0.*upgrade"),
+    "a newer major version": (lambda d, m: m.update(format=[99, 0]), VersionError, "99.0.*upgrade"),
     "a feature that is not known": (lambda d, m: m.update(features=["lora"]), VersionError, "needs lora"),
     "a node name that is code": (lambda d, m: _rename(d, "x=print(1)"), FormatError, "not an identifier"),
     "two nodes of one name": (lambda d, m: _rename(d, "y"), FormatError, "two nodes"),
     "a keyword as a name": (lambda d, m: _rename(d, "class"), FormatError, "not an identifier"),
     "an operand out of range": (
-        lambda d, m: addition(d)[2].__setitem__(0, -999),
+        lambda d, m: addition(d).set_operand(0, -999),
         FormatError,
-        "999 places before",
+        "no node before it",
     ),
-    "a literal out of range": (lambda d, m: addition(d)[2].__setitem__(1, 999), FormatError, "literal 999 of"),
-    "a value out of range": (lambda d, m: addition(d).__setitem__(4, 999), FormatError, "no value 999"),
+    "an argument out of range": (lambda d, m: addition(d).set_operand(1, 999), FormatError, "argument 999 of"),
+    "a value out of range": (lambda d, m: addition(d).__setitem__("values", 999), FormatError, "value 999 of"),
+    "columns of different lengths": (
+        lambda d, m: d["graph"]["graphs"][0]["values"].pop(),
+        FormatError,
+        "entries for .* nodes",
+    ),
+    "more arguments than operands": (
+        lambda d, m: addition(d).__setitem__("arities", 4),
+        FormatError,
+        "operands for",
+    ),
+    "an argument that holds itself": (
+        lambda d, m: d["graph"]["arguments"].append(["list_of", [len(d["graph"]["arguments"]), -1]]),
+        FormatError,
+        "argument .* of",
+    ),
+    "an argument that doubles at every row": (
+        lambda d, m: d["graph"]["arguments"].extend(
+            ["list_of", [place, place, -1]] for place in _places(d["graph"]["arguments"], 40)
+        ),
+        FormatError,
+        "nested too deep, or of too many parts",
+    ),
     "an argument name that is code": (
-        lambda d, m: addition(d).__setitem__(3, {"a=0, b": 0}),
+        lambda d, m: _keywords(d, ["a=0, b"], [0]),
         FormatError,
         "not an identifier",
     ),
@@ -206,7 +228,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[A
         "modules inside each other|module frame",
     ),
     "a literal that is too deep": (
-        lambda d, m: d["graph"]["literals"].append(_nested(200)),
+        lambda d, m: d["graph"]["arguments"].append(_nested(200)),
         FormatError,
         "nested too deep",
     ),

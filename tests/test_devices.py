@@ -34,7 +34,7 @@ def elsewhere(tmp_path: Path) -> Path:
     """An archive as a machine with a GPU would write it."""
 
     def move(documents: dict[str, Any], manifest: dict[str, Any]) -> None:
-        for table in ("literals", "values"):
+        for table in ("arguments", "values"):
             for row in documents["graph"][table]:
                 if isinstance(row, list):
                     _replace(row, ["device", "cpu", None], ["device", "cuda", 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -31,12 +31,13 @@ from schema.codec import compress, encode
 from schema.constraints import Apply, Constraints, Infinity, Integer, Rational, Real, Symbol, SymbolReference, Truth
 from schema.errors import FormatError, UsageError
 from schema.graph import (
+    ABSENT,
     DictOf,
     Graph,
+    Keywords,
     ListOf,
     ListValue,
     LiteralValue,
-    Node,
     ProgramGraph,
     SliceOf,
     Subgraph,
@@ -91,17 +92,36 @@ TARGETS = [
 ]
 PLACEHOLDER, LINEAR, COND, GETITEM, GET_ATTR, OUTPUT, ADD, CAT, CEIL = range(len(TARGETS))
 
-BRANCH = Graph(
-    nodes=[
-        Node(target=PLACEHOLDER, name="a", args=[], value=1),
-        Node(target=ADD, name="add", args=[-1, 0], value=1),
-        Node(target=OUTPUT, name="output", args=[TupleOf([-1])]),
-    ]
+
+def graph(*nodes: tuple[int, str, list[int], int, int], **more: Any) -> Graph:
+    """A graph of nodes, each with its target, name, operands, keyword arguments and value."""
+    targets, names, operands, keywords, values = ([node[i] for node in nodes] for i in range(5))
+    return Graph(
+        names=names,
+        targets=targets,
+        arities=[len(each) for each in operands],
+        operands=[operand for each in operands for operand in each],
+        keywords=keywords,
+        values=values,
+        modules=[ABSENT] * len(nodes),
+        functions=[ABSENT] * len(nodes),
+        **more,
+    )
+
+
+BRANCH = graph(
+    (PLACEHOLDER, "a", [], 0, 1),
+    (ADD, "add", [-1, 0], 0, 1),
+    (OUTPUT, "output", [6], 0, ABSENT),
 )
 GRAPH = ProgramGraph(
     dialect="TRAINING",
     targets=TARGETS,
-    literals=[1, "true_graph_0", None, literals.DType("float32"), 0, "key"],
+    arguments=[
+        *(1, "true_graph_0", None, literals.DType("float32"), 0, "key"),
+        *(TupleOf([-1]), TupleOf([-2]), ListOf([-1, -4]), SliceOf((4, 0, 2)), DictOf([5], [-1])),
+    ],
+    keywords=[Keywords([], []), Keywords(["dtype"], [3])],
     values=[
         TensorValue("float32", [SIZE, 3], [3, 1], CPU),
         TensorValue("float32", [SIZE, 10], [10, 1], literals.Device("cuda", 1)),
@@ -111,19 +131,17 @@ GRAPH = ProgramGraph(
         Symbolic(kind="int", expression=2, hint=None),
     ],
     graphs=[
-        Graph(
-            nodes=[
-                Node(target=PLACEHOLDER, name="x", args=[], value=0),
-                Node(target=PLACEHOLDER, name="mask", args=[], value=2),
-                Node(target=LINEAR, name="linear", args=[-2, 2], kwargs={"dtype": 3}, value=1),
-                Node(target=GET_ATTR, name="true_graph_0", args=[1]),
-                Node(target=COND, name="cond", args=[-2, -1, -1, TupleOf([-2])], value=3),
-                Node(target=GETITEM, name="getitem", args=[-1, 4], value=1),
-                Node(target=CAT, name="cat", args=[ListOf([-1, -4]), 4], value=4),
-                Node(target=GETITEM, name="getitem_1", args=[-1, SliceOf((4, 0, 2))]),
-                Node(target=CEIL, name="ceil", args=[-1], value=5),
-                Node(target=OUTPUT, name="output", args=[DictOf([5], [-1])]),
-            ],
+        graph(
+            (PLACEHOLDER, "x", [], 0, 0),
+            (PLACEHOLDER, "mask", [], 0, 2),
+            (LINEAR, "linear", [-2, 2], 1, 1),
+            (GET_ATTR, "true_graph_0", [1], 0, ABSENT),
+            (COND, "cond", [-2, -1, -1, 7], 0, 3),
+            (GETITEM, "getitem", [-1, 4], 0, 1),
+            (CAT, "cat", [8, 4], 0, 4),
+            (GETITEM, "getitem_1", [-1, 9], 0, ABSENT),
+            (CEIL, "ceil", [-1], 0, 5),
+            (OUTPUT, "output", [10], 0, ABSENT),
             subgraphs=[Subgraph("true_graph_0", 1)],
         ),
         BRANCH,
@@ -178,9 +196,9 @@ STORED = {
 BATCH = Dimension(symbol="batch", lower=1, upper=64)
 
 
-def write(path: Path, graph: ProgramGraph = GRAPH, constraints: Constraints = CONSTRAINTS) -> Path:
+def write(path: Path, section: ProgramGraph = GRAPH, constraints: Constraints = CONSTRAINTS) -> Path:
     documents = {
-        "graph": graph,
+        "graph": section,
         "signature": Signature(inputs=[], outputs=[]),
         "constraints": constraints,
         "calls": Calls(entries=[]),
@@ -318,27 +336,29 @@ class TestGraphText:
             assert "\n".join(graph_lines(file, "forward")) == GRAPH_TEXT
 
     @pytest.mark.parametrize(
-        ("graph", "message"),
+        ("changes", "message"),
         [
             ({"graphs": []}, "place 0 in a table of 0"),
-            ({"targets": []}, "target 0 of 0"),
+            ({"targets": []}, "target . of 0"),
             ({"values": [TupleValue([0])]}, "value 0 of 0"),
-            ({"values": [LiteralValue(-1)]}, "literal -1 of 6"),
-            ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[-1])])]}, "place -1 in a table of 0"),
-            ({"graphs": [Graph(nodes=[Node(target=ADD, name="a", args=[99])])]}, "literal 99 of 6"),
-            ({"graphs": [Graph(nodes=[Node(target=GET_ATTR, name="a", args=[])])]}, "one name is due"),
-            ({"graphs": [Graph(nodes=[], subgraphs=[Subgraph("g", 7)])]}, "place 7 in a table of 1"),
+            ({"values": [LiteralValue(-1)]}, "literal -1 of 11"),
+            ({"values": [LiteralValue(7)]}, "argument 7 is no literal"),
+            ({"graphs": [graph((ADD, "a", [-1], 0, ABSENT))]}, "place -1 in a table of 0"),
+            ({"graphs": [graph((ADD, "a", [99], 0, ABSENT))]}, "argument 99 of 11"),
+            ({"graphs": [graph((ADD, "a", [], 2, ABSENT))]}, "keywords 2 of 2"),
+            ({"graphs": [graph((GET_ATTR, "a", [], 0, ABSENT))]}, "one name is due"),
+            ({"graphs": [graph(subgraphs=[Subgraph("g", 7)])]}, "place 7 in a table of 1"),
         ],
     )
     def test_places_that_are_not_there_are_refused(
-        self, tmp_path: Path, graph: dict[str, object], message: str
+        self, tmp_path: Path, changes: dict[str, object], message: str
     ) -> None:
-        path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, **graph))
+        path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, **changes))
         with archive.open_archive(path) as file, pytest.raises(FormatError, match=message):
             list(graph_lines(file, "forward"))
 
     def test_graphs_that_reach_themselves_do_not_go_on_forever(self, tmp_path: Path) -> None:
-        graphs = [Graph(nodes=[], subgraphs=[Subgraph("a", 1), Subgraph("b", 1)])] * 2
+        graphs = [graph(subgraphs=[Subgraph("a", 1), Subgraph("b", 1)])] * 2
         path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, graphs=graphs))
         with archive.open_archive(path) as file:
             opened = [line.strip() for line in graph_lines(file, "forward") if line.endswith("(")]
@@ -346,8 +366,8 @@ class TestGraphText:
 
     def test_values_that_double_at_every_step_stay_short(self, tmp_path: Path) -> None:
         doubling = [GRAPH.values[0], *(TupleValue([place, place]) for place in range(20))]
-        nodes = [Node(target=PLACEHOLDER, name="x", args=[], value=20), Node(target=OUTPUT, name="output", args=[-1])]
-        path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, values=doubling, graphs=[Graph(nodes=nodes)]))
+        graphs = [graph((PLACEHOLDER, "x", [], 0, 20), (OUTPUT, "output", [-1], 0, ABSENT))]
+        path = write(tmp_path / "x", msgspec.structs.replace(GRAPH, values=doubling, graphs=graphs))
         with archive.open_archive(path) as file:
             assert max(map(len, graph_lines(file, "forward"))) < 10_000
 

@@ -258,7 +258,7 @@ def test_a_malformed_attribute_is_refused(name: str, tensor: int, tmp_path: Path
     exporter.save(exporter.capture(Model(branches(torch.ones(4))), (X,)), path)
 
     def change(documents: dict[str, Any], _manifest: dict[str, Any]) -> None:
-        attributes = next(graph[2] for graph in documents["graph"]["graphs"] if graph[2])
+        attributes = next(graph["attributes"] for graph in documents["graph"]["graphs"] if "attributes" in graph)
         attributes[0] = [name, tensor]
 
     rewrite(path, tmp_path / "other", change)

@@ -11,7 +11,7 @@ import torch
 import exporter
 import loader
 from tests.models import cases
-from tests.rewriting import rewrite
+from tests.rewriting import caller, rewrite
 
 
 @pytest.mark.parametrize("name", cases())
@@ -42,9 +42,10 @@ def test_outputs_that_differ_are_found(tmp_path: Path) -> None:
         place = documents["graph"]["targets"].index("aten::linear.default")
         documents["graph"]["targets"][place] = "aten::addmm.default"
         manifest["methods"][0]["operators"][0]["name"] = "aten::addmm.default"
-        node = next(row for row in documents["graph"]["graphs"][0][0] if row[0] == place)
-        x, weight, bias = node[2]
-        node[2] = [bias, x, weight]
+        linear = caller(documents, "aten::addmm.default")
+        x, weight, bias = linear.operands
+        for index, operand in enumerate((bias, x, weight)):
+            linear.set_operand(index, operand)
 
     path = rewrite(tmp_path / "model", tmp_path / "changed", change)
     last = loader.verify(path).checks[-1]
