@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
 
+from loader.code import Code
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.given import Weights
 from loader.opening import OpenMethod, Verify, open_method
-from loader.rebuild.graph import build_graphs
+from loader.rebuild.graph import build_root, build_subgraphs
 from loader.rebuild.program import build_example, build_named
 from loader.rebuild.tables import Tables
-from loader.rebuild.trees import TreeBuilder, build_calls
+from loader.rebuild.trees import TreeBuilder, build_own_call
+from loader.rebuild.verification import verify_graphs
 from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
-from schema.graph import ProgramGraph
+from schema.graph import ListOf, ProgramGraph, TupleOf
 from schema.signature import USER_OUTPUT_KINDS, Signature
 
 _WRITTEN_BACK = ("buffer_mutation", "parameter_mutation", "user_input_mutation")
@@ -66,18 +67,18 @@ class _Program:
     """What a module runs.
 
     Attributes:
-        run: The graph as a function of all its inputs.
+        code: The graph as a function of all its inputs.
         contract: What calls must be.
         out_spec: Tree of the result.
-        inputs: FQN of each input of the graph, taken apart; None where it is the user's.
+        inputs: Of each input of the graph, the modules on the way to it and its name; None where it is the user's.
         returned: Places of the outputs of the graph that the user gets.
         written: Places of other outputs, and of the inputs that they are written back to.
     """
 
-    run: Callable[..., Any]
+    code: Code
     contract: Contract
     out_spec: TreeSpec
-    inputs: list[list[str] | None]
+    inputs: list[tuple[list[str], str] | None]
     returned: list[int]
     written: list[tuple[int, int]]
 
@@ -105,8 +106,8 @@ class ProgramModule(torch.nn.Module):
         """
         program = self._program
         user = iter(program.contract.flatten(args, kwargs))
-        inputs = [next(user) if path is None else _get(self, path) for path in program.inputs]
-        outputs = program.run(*inputs)
+        inputs = [next(user) if path is None else _get(self, *path) for path in program.inputs]
+        outputs = program.code.run(*inputs)
         for place, source in program.written:
             with torch.no_grad():
                 inputs[source].copy_(outputs[place])
@@ -120,21 +121,21 @@ def build_module(opened: OpenMethod) -> ProgramModule:
         FormatError: A section is malformed.
     """
     name, literals = opened.method.name, opened.literals
-    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.tensors)
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
+    verify_graphs(tables)
     signature = opened.section("signature", Signature)
-    graph, root = build_graphs(tables, None)
     calls = opened.section("calls", Calls)
     trees = TreeBuilder(calls.types, literals)
-    call = build_calls(calls, trees, literals)[0].signature
+    call = build_own_call(calls, trees, literals)
+    _check_borders(tables, signature, call.out_spec, (name, "signature"))
     program = _Program(
-        run=fx.GraphModule(root, graph).forward,
+        code=Code(tables, build_root(tables, opened.tensors, 0, build_subgraphs(tables, opened.tensors, None))),
         contract=_contract(opened, tables, signature, _arguments(call)),
         out_spec=call.out_spec,
-        inputs=[None if row.kind == "user_input" else (row.target or "").split(".") for row in signature.inputs],
+        inputs=[None if row.kind == "user_input" else _path(row.target or "") for row in signature.inputs],
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in USER_OUTPUT_KINDS],
         written=_written(signature, (name, "signature")),
     )
-    _check_borders(graph, signature, program, (name, "signature"))
     module = ProgramModule(program, build_example(opened, calls, trees))
     _register_tensors(module, opened, signature)
     return module
@@ -151,19 +152,34 @@ def _contract(
     return Contract(arguments, inputs, opened.section("constraints", Constraints))
 
 
-def _check_borders(graph: fx.Graph, signature: Signature, program: _Program, loc: Loc) -> None:
+def _check_borders(tables: Tables, signature: Signature, out_spec: TreeSpec, loc: Loc) -> None:
     """The signature speaks of the graph's placeholders and outputs, in their order."""
-    placeholders = [node.name for node in graph.find_nodes(op="placeholder")]
+    graph = tables.document.graphs[0]
+    kinds = [tables.targets[target] for target in graph.targets]
+    placeholders = [name for name, kind in zip(graph.names, kinds, strict=True) if kind == "placeholder"]
     if placeholders != [row.argument.name for row in signature.inputs]:
         raise FormatError("the inputs are not the placeholders of the graph", loc=loc)
-    results: Any = graph.output_node().args[0]
-    if not isinstance(results, (tuple, list)) or len(results) != len(signature.outputs):
+    results = _results(tables)
+    if len(results) != len(signature.outputs):
         raise FormatError("the outputs are not those of the graph", loc=loc)
     for row, result in zip(signature.outputs, results, strict=True):
-        if isinstance(result, fx.Node) and result.name != row.argument.name:
-            raise FormatError(f"the output {row.argument.name[:80]} is {result.name}", loc=loc)
-    if program.out_spec.num_leaves != len(program.returned):
+        if result < 0 and (name := graph.names[result - 1]) != row.argument.name:
+            raise FormatError(f"the output {row.argument.name[:80]} is {name}", loc=loc)
+    if out_spec.num_leaves != sum(row.kind in USER_OUTPUT_KINDS for row in signature.outputs):
         raise FormatError("the outputs do not fit their tree", loc=loc)
+
+
+def _results(tables: Tables) -> Sequence[int]:
+    """The operands that the graph returns."""
+    graph = tables.document.graphs[0]
+    if graph.arities[-1:] == [1]:
+        place = graph.operands[-1]
+        row = tables.containers.get(place)
+        if isinstance(row, (ListOf, TupleOf)):
+            return row.items
+        if place >= 0 and isinstance(values := tables.arguments[place], (list, tuple)):
+            return [place] * len(values)
+    raise FormatError("the program's graph must end in an output of a list or tuple", loc=("graph",))
 
 
 def _written(signature: Signature, loc: Loc) -> list[tuple[int, int]]:
@@ -215,8 +231,13 @@ def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, per
         raise FormatError(f"no module can hold a tensor of this name: {error}", loc=tuple(path)) from error
 
 
-def _get(module: torch.nn.Module, path: Sequence[str]) -> torch.Tensor:
-    *parents, name = path
+def _path(fqn: str) -> tuple[list[str], str]:
+    *parents, name = fqn.split(".")
+    return parents, name
+
+
+def _get(module: torch.nn.Module, parents: list[str], name: str) -> torch.Tensor:
     for parent in parents:
         module = module._modules[parent]  # type: ignore[assignment]
-    return getattr(module, name)  # type: ignore[no-any-return]
+    found = module._parameters.get(name)
+    return getattr(module, name) if found is None else found

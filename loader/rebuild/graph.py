@@ -12,6 +12,7 @@ from torch.fx.immutable_collections import immutable_dict
 from loader.rebuild.metadata import Metadata
 from loader.rebuild.nodes import NODES
 from loader.rebuild.tables import Tables, at
+from loader.rebuild.tensors import TensorBuilder
 from schema import graph as documents
 from schema.errors import FormatError, Loc
 from schema.names import check_identifier
@@ -19,34 +20,33 @@ from schema.names import check_identifier
 _NO_KEYWORDS: dict[str, Any] = immutable_dict()
 
 
-def build_graphs(tables: Tables, metadata: Metadata | None) -> tuple[fx.Graph, torch.nn.Module]:
+def build_graphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata | None) -> tuple[fx.Graph, torch.nn.Module]:
     """The program's graph, and the module whose attributes its ``get_attr`` nodes name.
 
     Args:
         tables: The tables of the program.
+        tensors: Builds tensors that graphs read by name.
         metadata: Gives nodes their metadata; None for nodes without.
 
     Raises:
         FormatError: The graphs are not well formed.
     """
-    built = build_subgraphs(tables, metadata)
-    root = build_root(tables, 0, built)
+    built = build_subgraphs(tables, tensors, metadata)
+    root = build_root(tables, tensors, 0, built)
     return build_graph(tables, metadata, 0, root), root
 
 
-def build_subgraphs(tables: Tables, metadata: Metadata | None) -> list[fx.GraphModule | None]:
+def build_subgraphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata | None) -> list[fx.GraphModule | None]:
     """The graphs of a program but the first, which is None, as modules.
 
     Raises:
         FormatError: The graphs are not well formed.
     """
     graphs = tables.document.graphs
-    if not graphs:
-        raise FormatError("no graph", loc=("graph",))
     built: list[fx.GraphModule | None] = [None] * len(graphs)
     # A subgraph stands after every graph that reaches it: from the last to the first, all that one needs is there.
     for index in range(len(graphs) - 1, 0, -1):
-        root = build_root(tables, index, built)
+        root = build_root(tables, tensors, index, built)
         built[index] = _generate_code(root, build_graph(tables, metadata, index, root), ("graph", "graphs", index))
     return built
 
@@ -59,7 +59,9 @@ def _generate_code(root: torch.nn.Module, graph: fx.Graph, loc: Loc) -> fx.Graph
         raise FormatError(f"no code can be generated: {type(error).__name__} {error}", loc=loc) from error
 
 
-def build_root(tables: Tables, index: int, built: list[fx.GraphModule | None]) -> torch.nn.Module:
+def build_root(
+    tables: Tables, tensors: TensorBuilder, index: int, built: list[fx.GraphModule | None]
+) -> torch.nn.Module:
     """A module with the subgraphs and tensors that one graph reads by name.
 
     Raises:
@@ -75,7 +77,7 @@ def build_root(tables: Tables, index: int, built: list[fx.GraphModule | None]) -
         root.add_module(check_identifier(subgraph.name, loc), module)
     for attribute in document.attributes:
         loc = ("graph", "graphs", index, "attributes", attribute.name[:80])
-        _give_tensor(root, check_identifier(attribute.name, loc), tables.tensors.at(attribute.tensor, loc), loc)
+        _give_tensor(root, check_identifier(attribute.name, loc), tensors.at(attribute.tensor, loc), loc)
     return root
 
 

@@ -56,6 +56,9 @@ class LiteralBuilder:
             literals.Slice: lambda row, loc: slice(*(self.build(x, loc) for x in (row.start, row.stop, row.step))),
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LiteralBuilder, (self._devices, self._operators)
+
     def build(self, literal: literals.Literal, loc: Loc) -> Any:
         """The value of a literal.
 

@@ -43,11 +43,11 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     literals = opened.literals
     mode = LazyMode()
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
-    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.tensors)
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
     verifier = verify_graphs(tables)
     values = ValueBuilder(tables, literals, symbols, mode, opened.classes)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
-    graph, root = build_graphs(tables, metadata)
+    graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()
     _check_strings(graph)
     calls = opened.section("calls", Calls)

@@ -9,7 +9,6 @@ from torch.fx.immutable_collections import immutable_dict
 
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
-from loader.rebuild.tensors import TensorBuilder
 from schema import graph as documents
 from schema.errors import FormatError, Loc
 from schema.graph import Container, DictOf, ListOf, SliceOf, TupleOf
@@ -22,13 +21,16 @@ class Tables:
         document: The ``graph`` section, whose places have been checked.
         literals: Builds literals.
         operators: Resolves targets.
-        tensors: Builds tensors that graphs read by name.
 
     Attributes:
         targets: Callables of nodes, and for nodes that call nothing, their kind.
         arguments: Values of literals; None where the table has a container.
         containers: Rows of containers, by place.
         keywords: Keyword arguments whose operands are all literals, by place.
+
+    Raises:
+        FormatError: There is no graph.
+        OperatorError: A target is forbidden, not admitted or unknown.
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class Tables:
         document: documents.ProgramGraph,
         literals: LiteralBuilder,
         operators: Operators,
-        tensors: TensorBuilder,
     ) -> None:
+        if not document.graphs:
+            raise FormatError("no graph", loc=("graph",))
         self.document = document
-        self.tensors = tensors
+        self._parts = document, literals, operators
         self.targets: list[str | Callable[..., Any]] = [
             target.removeprefix("node::")
             if target.startswith("node::")
@@ -56,6 +59,9 @@ class Tables:
             for place, row in enumerate(document.keywords)
             if min(row.operands, default=0) >= 0 and self.containers.keys().isdisjoint(row.operands)
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tables, self._parts  # operators cannot be pickled, but by their names
 
     def operand(self, operand: int, results: Sequence[Any]) -> Any:
         """The value of an operand.

@@ -102,9 +102,23 @@ def build_calls(document: documents.Calls, trees: TreeBuilder, literals: Literal
     Raises:
         FormatError: It is empty, or a signature is not valid.
     """
+    _check_own_call(document)
+    return [_build_call(entry, trees, literals, ("calls", entry.fqn[:80])) for entry in document.entries]
+
+
+def build_own_call(document: documents.Calls, trees: TreeBuilder, literals: LiteralBuilder) -> Any:
+    """The signature of the program itself.
+
+    Raises:
+        FormatError: There is none, or it is not valid.
+    """
+    _check_own_call(document)
+    return _build_call(document.entries[0], trees, literals, ("calls",)).signature
+
+
+def _check_own_call(document: documents.Calls) -> None:
     if not document.entries or document.entries[0].signature is None:
         raise FormatError("the program's own call is missing", loc=("calls",))
-    return [_build_call(entry, trees, literals, ("calls", entry.fqn[:80])) for entry in document.entries]
 
 
 def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuilder, loc: Loc) -> Any:
