@@ -86,10 +86,18 @@ class Entry(NamedTuple):
         return self.stop - self.start
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=True):
+_Size = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     dtype: str
-    shape: list[Annotated[int, msgspec.Meta(ge=0)]]
-    data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
+    shape: Annotated[tuple[_Size, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+    data_offsets: tuple[_Size, _Size]
+
+
+_ROWS: Final = msgspec.json.Decoder(dict[str, _Row])
+_COMPACT_START: Final = b'{"__metadata__":{"format":"pt"},'
+"""How the headers begin that are written without spaces, with the metadata of an archive."""
 
 
 def read_header(read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHIVE) -> dict[str, Entry]:
@@ -104,10 +112,11 @@ def read_header(read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHI
         FormatError: The file is no safetensors file, is truncated, breaks the rules or is not of the kind.
     """
     first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size, kind)
-    fields = _parse(read(_PREFIX_BYTES, first))
-    (_check_archive if kind is ARCHIVE else _check_plain)(fields)
-    entries = {name: _entry(name, row, first, kind) for name, row in _rows(fields).items()}
-    return _in_order(entries, first, size)
+    header = read(_PREFIX_BYTES, first)
+    rows = _compact_rows(header)
+    if rows is None or (kind is ARCHIVE and MANIFEST not in rows):
+        rows = _rows(header, kind)
+    return _in_order({name: _entry(name, row, first, kind) for name, row in rows.items()}, first, size)
 
 
 def _header_length(start: bytes, size: int, kind: Kind) -> int:
@@ -139,12 +148,29 @@ def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
     raise FormatError(f"the file is truncated: {about}{count_text(missing, 'byte')} {are} missing", remedy=remedy)
 
 
-def _parse(header: bytes) -> dict[str, object]:
+def _compact_rows(header: bytes) -> dict[str, _Row] | None:
+    """The rows of a header just as safetensors writes one for us; None of any other, which may be right or wrong.
+
+    That they give the same bytes again shows that nothing is repeated or unknown.
+    """
+    if not header.startswith(_COMPACT_START):
+        return None
+    fields = b"{" + header[len(_COMPACT_START) :].rstrip(b" ")
+    try:
+        rows = _ROWS.decode(fields)
+    except (ValueError, RecursionError):
+        return None
+    return rows if rows and _METADATA not in rows and msgspec.json.encode(rows) == fields else None
+
+
+def _rows(header: bytes, kind: Kind) -> dict[str, _Row]:
+    """The rows of any header."""
     try:
         fields: dict[str, object] = json.loads(str(header, "utf-8"), object_pairs_hook=without_repeats)
+        (_check_archive if kind is ARCHIVE else _check_plain)(fields)
+        return msgspec.convert(fields, type=dict[str, _Row])
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
-    return fields
 
 
 def _check_archive(fields: dict[str, object]) -> None:
@@ -159,13 +185,6 @@ def _check_plain(fields: dict[str, object]) -> None:
     metadata = fields.pop(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(f"{_METADATA} is not of texts", loc=("header",))
-
-
-def _rows(fields: dict[str, object]) -> dict[str, _Row]:
-    try:
-        return msgspec.convert(fields, type=dict[str, _Row])
-    except msgspec.ValidationError as error:
-        raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
 
 
 def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -186,13 +205,12 @@ def _entry(name: str, row: _Row, first: int, kind: Kind) -> Entry:
         raise FormatError("a tensor without a name", loc=("header",))
     if not is_encodable(name):
         raise FormatError("a name that is not text", loc=("header",))
-    if len(row.shape) > MAX_DIMENSIONS or max(row.shape, default=0) > LARGEST:
-        raise FormatError(f"more than {MAX_DIMENSIONS} dimensions, or too large ones", loc=("header", name))
-    if row.dtype not in CODE_BYTES and kind is ARCHIVE:
+    itemsize = CODE_BYTES.get(row.dtype)
+    if itemsize is None and kind is ARCHIVE:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
-    if row.dtype in CODE_BYTES and stop - start != math.prod(row.shape) * CODE_BYTES[row.dtype]:
-        raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{row.shape}", loc=("header", name))
-    return Entry(row.dtype, tuple(row.shape), first + start, first + stop)
+    if itemsize is not None and stop - start != math.prod(row.shape) * itemsize:
+        raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{list(row.shape)}", loc=("header", name))
+    return Entry(row.dtype, row.shape, first + start, first + stop)
 
 
 def _in_order(entries: dict[str, Entry], first: int, size: int) -> dict[str, Entry]:

@@ -12,8 +12,8 @@ from archive.documents import check_document
 from archive.header import Entry, read_header
 from archive.structure import check_structure
 from archive.tensor_file import TensorFile
-from schema.codec import decode, decompress
-from schema.errors import FormatError, IntegrityError, UsageError
+from schema.codec import check_canonical, decode, decompress
+from schema.errors import FormatError, IntegrityError, Loc, UsageError
 from schema.manifest import Manifest
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
 from schema.version import FORMAT_VERSION, judge_version
@@ -126,9 +126,22 @@ class ArchiveFile(TensorFile):
         data, digest = (self._read(*entries[name][2:]) for name in (MANIFEST, MANIFEST_DIGEST))
         if hashlib.sha256(data).digest() != digest:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
+        return _decode_manifest(data, loc)
+
+
+def _decode_manifest(data: bytes, loc: Loc) -> Manifest:
+    """The manifest in some bytes, of a version that this reader knows."""
+    try:
+        manifest = decode(data, Manifest, loc, canonical=False)
+    except FormatError:
+        # That of another version may have any shape: it is to be refused by its version.
         preamble = decode(data, _Preamble, loc, canonical=False)
         judge_version(preamble.format, preamble.features)
-        return decode(data, Manifest, loc, canonical=_is_canonical(preamble.format))
+        raise
+    judge_version(manifest.format, manifest.features)
+    if _is_canonical(manifest.format):
+        check_canonical(manifest, data, loc)
+    return manifest
 
 
 def _is_canonical(version: tuple[int, int]) -> bool:

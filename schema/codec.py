@@ -49,9 +49,19 @@ def decode(data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = Tru
         document = msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise FormatError(f"not a valid {kind.__name__} document: {error}", loc=loc) from error
-    if canonical and encode(document) != data:
-        raise FormatError("not in canonical form (repeated keys, padding or unknown fields)", loc=loc)
+    if canonical:
+        check_canonical(document, data, loc)
     return document
+
+
+def check_canonical(document: msgspec.Struct, data: bytes, loc: Loc) -> None:
+    """Refuse bytes that are not those which :func:`encode` gives for the document in them.
+
+    Raises:
+        FormatError: They are others.
+    """
+    if encode(document) != data:
+        raise FormatError("not in canonical form (repeated keys, padding or unknown fields)", loc=loc)
 
 
 def most_decoded(nbytes: int) -> int:

@@ -12,7 +12,7 @@ EXAMPLE_SEED: Final = 0
 """What torch's random state is seeded with before outputs of an example are recorded or compared."""
 
 
-class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A record that is written as a map, so that a stranger can read it."""
 
 

@@ -99,7 +99,7 @@ def is_encodable(text: str) -> bool:
 
 def is_plain_text(text: str) -> bool:
     """Whether a text can stand between quotes in generated code: printable, without quotes and backslashes."""
-    return text.isprintable() and not set(text) & set("\"'\\")
+    return text.isprintable() and not ('"' in text or "'" in text or "\\" in text)
 
 
 def check_plain_text(text: str, loc: Loc) -> str:
@@ -115,7 +115,7 @@ def check_plain_text(text: str, loc: Loc) -> str:
 
 def is_fqn(name: str) -> bool:
     """Whether a name can be an attribute path: parts between dots that are plain text and not empty."""
-    return all(part and is_plain_text(part) for part in name.split("."))
+    return is_plain_text(name) and all(name.split("."))
 
 
 def check_fqn(name: str, loc: Loc) -> str:
