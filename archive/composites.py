@@ -12,7 +12,7 @@ from schema.errors import FormatError, Loc
 from schema.names import check_class, check_identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schema.manifest import Sparse, Subclass, Tensor
 
@@ -39,23 +39,29 @@ def check_composites(tensors: Sequence[Tensor], loc: Loc) -> None:
     Raises:
         FormatError: The first thing that is wrong.
     """
-    depths: list[int] = []
+    depths: dict[int, int] = {}
     for place, tensor in enumerate(tensors):
-        where = (*loc, place)
-        parts = parts_of(tensor)
-        if not all(0 <= part < place for part in parts):
-            raise FormatError("made of tensors that do not stand before it", loc=where)
-        depths.append(1 + max((depths[part] for part in parts), default=0))
-        if depths[-1] > MAX_DEPTH:
-            raise FormatError("tensors nested too deep", loc=where)
-        if tensor.sparse is not None:
-            _check_sparse(tensor, tensor.sparse, where)
-        if tensor.subclass is not None:
-            _check_subclass(tensor.subclass, where)
-        if is_composite(tensor) and (tensor.storage != -1 or tensor.offset or tensor.conjugate or tensor.negative):
-            raise FormatError("made of other tensors, and a view of a storage", loc=where)
+        if is_composite(tensor):
+            depths[place] = _check_composite(tensor, place, depths, (*loc, place))
         if tensor.tied is not None:
-            _check_tie(tensors, place, tensor.tied, where)
+            _check_tie(tensors, place, tensor.tied, (*loc, place))
+
+
+def _check_composite(tensor: Tensor, place: int, depths: Mapping[int, int], loc: Loc) -> int:
+    """How deep the parts of a tensor are nested, from the depths of composites before it."""
+    parts = parts_of(tensor)
+    if not all(0 <= part < place for part in parts):
+        raise FormatError("made of tensors that do not stand before it", loc=loc)
+    depth = 1 + max((depths.get(part, 1) for part in parts), default=0)
+    if depth > MAX_DEPTH:
+        raise FormatError("tensors nested too deep", loc=loc)
+    if tensor.sparse is not None:
+        _check_sparse(tensor, tensor.sparse, loc)
+    if tensor.subclass is not None:
+        _check_subclass(tensor.subclass, loc)
+    if tensor.storage != -1 or tensor.offset or tensor.conjugate or tensor.negative:
+        raise FormatError("made of other tensors, and a view of a storage", loc=loc)
+    return depth
 
 
 def _check_sparse(tensor: Tensor, sparse: Sparse, loc: Loc) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from archive.bounds import check_literal
-from archive.composites import check_composites, is_composite
+from archive.composites import check_composites, is_composite, is_plain
 from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.codec import MAX_DECODED_BYTES
 from schema.dtypes import CARRIERS, stored_shape
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from archive.header import Entry
-    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Storage, Tensor
+    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Section, Storage, Tensor
 
 _DIGEST_BYTES: Final = 32
 _OPTIONAL: Final = frozenset({"debug"})
@@ -52,26 +53,28 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     _check_stored(manifest, entries)
     _check_absent(manifest, entries)
     _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
+    stored = _stored_as_they_are(manifest, entries)
     for index, tensor in enumerate(manifest.tensors):
-        _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
+        if tensor.name not in stored:
+            _check_tensor(tensor, manifest.storages, ("manifest", "tensors", index))
     check_composites(manifest.tensors, ("manifest", "tensors"))
-    _check_owners(manifest, entries)
+    _check_owners(manifest, entries, stored)
     for method in manifest.methods:
         _check_names(method, manifest.tensors, ("manifest", "methods", method.name))
 
 
 def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     """Every stored tensor is described once, and every description has its stored tensor."""
-    _unique((name for name, *_ in _described(manifest)), ("manifest",))
-    for name, nbytes, digest, loc in _described(manifest):
+    described = list(_described(manifest))
+    names = _unique((name for name, *_ in described), ("manifest",))
+    for name, row, loc in described:
         if name not in entries:
-            raise FormatError("described, but not in the file", loc=loc)
-        if entries[name].nbytes != nbytes:
-            raise FormatError(f"{nbytes} bytes described, {entries[name].nbytes} in the file", loc=loc)
-        if len(digest) != _DIGEST_BYTES:
-            raise FormatError(f"a sha256 of {len(digest)} bytes", loc=loc)
-    known = {MANIFEST, MANIFEST_DIGEST, *(name for name, *_ in _described(manifest))}
-    if stray := entries.keys() - known:
+            raise FormatError("described, but not in the file", loc=(*loc, row.name))
+        if entries[name].nbytes != row.nbytes:
+            raise FormatError(f"{row.nbytes} bytes described, {entries[name].nbytes} in the file", loc=(*loc, row.name))
+        if len(row.sha256) != _DIGEST_BYTES:
+            raise FormatError(f"a sha256 of {len(row.sha256)} bytes", loc=(*loc, row.name))
+    if stray := entries.keys() - names - {MANIFEST, MANIFEST_DIGEST}:
         raise FormatError(f"{len(stray)} stored tensors are not in the manifest", loc=("header", min(stray)))
 
 
@@ -94,15 +97,39 @@ def most_absent(given: int) -> int:
     return 4096 + 64 * given
 
 
-def _described(manifest: Manifest) -> Iterator[tuple[str, int, bytes, Loc]]:
-    """Everything that the manifest says is stored: name, size in bytes, digest and where it says so."""
+def _described(manifest: Manifest) -> Iterator[tuple[str, Storage | Section, Loc]]:
+    """Everything that the manifest says is stored: its name in the file, its row and the table that has the row."""
     for storage in manifest.storages:
         if not storage.absent:
-            yield storage.name, storage.nbytes, storage.sha256, ("manifest", "storages", storage.name)
+            yield storage.name, storage, ("manifest", "storages")
     for method in manifest.methods:
+        loc = ("manifest", "methods", method.name)
         for section in method.sections:
-            loc = ("manifest", "methods", method.name, section.name)
-            yield section_name(method.name, section.name), section.nbytes, section.sha256, loc
+            yield section_name(method.name, section.name), section, loc
+
+
+def _stored_as_they_are(manifest: Manifest, entries: Mapping[str, Entry]) -> set[str]:
+    """Tensors that are just what the header has under their names, and so as sound as the header is: most are.
+
+    What holds no elements is not among them: nothing limits its sizes.
+    """
+    storages, names = manifest.storages, set()
+    for tensor in manifest.tensors:
+        entry, carrier = entries.get(tensor.name), CARRIERS.get(tensor.dtype)
+        if (
+            entry is not None
+            and carrier is not None
+            and 0 <= tensor.storage < len(storages)
+            and storages[tensor.storage].name == tensor.name
+            and entry.code == carrier.code
+            and entry.shape == stored_shape(tensor.dtype, tensor.shape)
+            and entry.start < entry.stop
+            and tensor.strides is None
+            and not tensor.offset
+            and is_plain(tensor)
+        ):
+            names.add(tensor.name)
+    return names
 
 
 def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
@@ -131,11 +158,11 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         raise FormatError(f"needs {needed} bytes of a storage of {room} bytes", loc=loc)
 
 
-def _check_owners(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+def _check_owners(manifest: Manifest, entries: Mapping[str, Entry], stored: set[str]) -> None:
     """What other readers find under a tensor's name is that tensor; other storages are under names of our own."""
     tensors = {tensor.name: tensor for tensor in manifest.tensors}
     for place, storage in enumerate(manifest.storages):
-        if storage.name.startswith(STORAGES):
+        if storage.name in stored or storage.name.startswith(STORAGES):
             continue
         owner = tensors.get(storage.name)
         if owner is None or owner.storage != place or owner.offset or not _is_plain(owner):
@@ -219,9 +246,11 @@ def _check_values(values: list[ExampleValue], tensors: int, loc: Loc) -> None:
         check_literal(item.value, (*loc, index))
 
 
-def _unique(names: Iterable[str], loc: Loc) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise FormatError(f"{name[:80]!r} is there twice", loc=loc)
-        seen.add(name)
+def _unique(names: Iterable[str], loc: Loc) -> set[str]:
+    """The names, no two of which are the same."""
+    names = list(names)
+    distinct = set(names)
+    if len(distinct) != len(names):
+        [(name, _)] = Counter(names).most_common(1)
+        raise FormatError(f"{name[:80]!r} is there twice", loc=loc)
+    return distinct
