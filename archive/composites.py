@@ -24,7 +24,7 @@ def is_composite(tensor: Tensor) -> bool:
 
 def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is no more than a view of its storage, so that other bytes can be given for it."""
-    return not (is_composite(tensor) or tensor.conjugate or tensor.negative)
+    return not (tensor.conjugate or tensor.negative) and tensor.sparse is None and tensor.subclass is None
 
 
 def parts_of(tensor: Tensor) -> list[int]:

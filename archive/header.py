@@ -65,7 +65,7 @@ _STRANGERS: Final = (
 """First bytes of files that are mistaken for archives, what they are, and what to do."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored tensor.
 
     Attributes:
@@ -116,7 +116,7 @@ def read_header(read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHI
     rows = _compact_rows(header)
     if rows is None or (kind is ARCHIVE and MANIFEST not in rows):
         rows = _rows(header, kind)
-    return _in_order({name: _entry(name, row, first, kind) for name, row in rows.items()}, first, size)
+    return _entries(rows, first, size, kind)
 
 
 def _header_length(start: bytes, size: int, kind: Kind) -> int:
@@ -199,7 +199,25 @@ def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _entry(name: str, row: _Row, first: int, kind: Kind) -> Entry:
+def _entries(rows: dict[str, _Row], first: int, size: int, kind: Kind) -> dict[str, Entry]:
+    """The tensors in the order of their bytes, which must fill the file from ``first`` without hole or overlap."""
+    entries, end = {}, 0
+    for name, row in sorted(rows.items(), key=lambda item: item[1].data_offsets):
+        _check_row(name, row, kind)
+        start, stop = row.data_offsets
+        if start != end:
+            fault = "overlaps another tensor" if start < end else "leaves bytes before it unused"
+            raise FormatError(fault, loc=("header", name))
+        entries[name] = Entry(row.dtype, row.shape, first + start, first + stop)
+        end = stop
+    if first + end > size:
+        _refuse_truncated(first + end - size)
+    if first + end < size:
+        raise FormatError(f"{size - first - end} bytes follow the last tensor", remedy="copy or download it again")
+    return entries
+
+
+def _check_row(name: str, row: _Row, kind: Kind) -> None:
     start, stop = row.data_offsets
     if not name:
         raise FormatError("a tensor without a name", loc=("header",))
@@ -210,20 +228,3 @@ def _entry(name: str, row: _Row, first: int, kind: Kind) -> Entry:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
     if itemsize is not None and stop - start != math.prod(row.shape) * itemsize:
         raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{list(row.shape)}", loc=("header", name))
-    return Entry(row.dtype, row.shape, first + start, first + stop)
-
-
-def _in_order(entries: dict[str, Entry], first: int, size: int) -> dict[str, Entry]:
-    """The entries in the order of their bytes, which must fill the file from ``first`` without hole or overlap."""
-    ordered = dict(sorted(entries.items(), key=lambda item: item[1][2:]))
-    end = first
-    for name, entry in ordered.items():
-        if entry.start != end:
-            fault = "overlaps another tensor" if entry.start < end else "leaves bytes before it unused"
-            raise FormatError(fault, loc=("header", name))
-        end = entry.stop
-    if end > size:
-        _refuse_truncated(end - size)
-    if end < size:
-        raise FormatError(f"{size - end} bytes follow the last tensor", remedy="copy or download it again")
-    return ordered

@@ -123,7 +123,7 @@ class ArchiveFile(TensorFile):
                 raise FormatError(f"{name} is missing or not of bytes", loc=loc)
         if entries[MANIFEST].nbytes > MAX_MANIFEST_BYTES:
             raise FormatError(f"the manifest has more than {MAX_MANIFEST_BYTES} bytes", loc=loc)
-        data, digest = (self._read(*entries[name][2:]) for name in (MANIFEST, MANIFEST_DIGEST))
+        data, digest = (self._read(entries[name].start, entries[name].stop) for name in (MANIFEST, MANIFEST_DIGEST))
         if hashlib.sha256(data).digest() != digest:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
         return _decode_manifest(data, loc)

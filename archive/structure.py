@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _DIGEST_BYTES: Final = 32
 _OPTIONAL: Final = frozenset({"debug"})
+_CODES: Final = {dtype: carrier.code for dtype, carrier in CARRIERS.items() if carrier.parts == 1}
 
 
 def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
@@ -66,12 +67,13 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
 def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     """Every stored tensor is described once, and every description has its stored tensor."""
     described = list(_described(manifest))
-    names = _unique((name for name, *_ in described), ("manifest",))
+    names = _unique((name for name, _, _ in described), ("manifest",))
     for name, row, loc in described:
-        if name not in entries:
+        entry = entries.get(name)
+        if entry is None:
             raise FormatError("described, but not in the file", loc=(*loc, row.name))
-        if entries[name].nbytes != row.nbytes:
-            raise FormatError(f"{row.nbytes} bytes described, {entries[name].nbytes} in the file", loc=(*loc, row.name))
+        if entry.nbytes != row.nbytes:
+            raise FormatError(f"{row.nbytes} bytes described, {entry.nbytes} in the file", loc=(*loc, row.name))
         if len(row.sha256) != _DIGEST_BYTES:
             raise FormatError(f"a sha256 of {len(row.sha256)} bytes", loc=(*loc, row.name))
     if stray := entries.keys() - names - {MANIFEST, MANIFEST_DIGEST}:
@@ -115,15 +117,14 @@ def _stored_as_they_are(manifest: Manifest, entries: Mapping[str, Entry]) -> set
     """
     storages, names = manifest.storages, set()
     for tensor in manifest.tensors:
-        entry, carrier = entries.get(tensor.name), CARRIERS.get(tensor.dtype)
+        entry = entries.get(tensor.name)
         if (
             entry is not None
-            and carrier is not None
+            and entry.code == _CODES.get(tensor.dtype)
+            and entry.shape == tuple(tensor.shape)
+            and entry.start < entry.stop
             and 0 <= tensor.storage < len(storages)
             and storages[tensor.storage].name == tensor.name
-            and entry.code == carrier.code
-            and entry.shape == stored_shape(tensor.dtype, tensor.shape)
-            and entry.start < entry.stop
             and tensor.strides is None
             and not tensor.offset
             and is_plain(tensor)
