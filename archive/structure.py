@@ -115,7 +115,8 @@ def _stored_as_they_are(manifest: Manifest, entries: Mapping[str, Entry]) -> set
 
     What holds no elements is not among them: nothing limits its sizes.
     """
-    storages, names = manifest.storages, set()
+    storages = manifest.storages
+    names: set[str] = set()
     for tensor in manifest.tensors:
         entry = entries.get(tensor.name)
         if (
@@ -172,8 +173,8 @@ def _check_owners(manifest: Manifest, entries: Mapping[str, Entry], stored: set[
             continue
         entry = entries[storage.name]
         if (entry.code, entry.shape) != (CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape)):
-            stored = f"{entry.code}{list(entry.shape)}"
-            raise FormatError(f"{owner.dtype}{owner.shape} stored as {stored}", loc=("header", storage.name))
+            found = f"{entry.code}{list(entry.shape)}"
+            raise FormatError(f"{owner.dtype}{owner.shape} stored as {found}", loc=("header", storage.name))
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -23,6 +23,7 @@ from loader.tensor_classes import TensorClasses
 from loader.weights import archive_weights, few
 from schema.errors import UsageError, WeightsError
 from schema.manifest import Method
+from schema.version import ABSENT_STORAGES
 
 Verify = Literal["sections", "full"]
 
@@ -99,6 +100,8 @@ def open_method(
 
 def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> None:
     """Refuse to go on without weights that the archive does not hold."""
+    if ABSENT_STORAGES not in archive.manifest.features:
+        return
     tensors, storages = archive.manifest.tensors, archive.manifest.storages
     rows = [row for item in method.state if is_plain(row := tensors[item.tensor])]
     missing = [row.name for row in rows if storages[row.storage].absent and devices.place(row.device).type != "meta"]

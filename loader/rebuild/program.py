@@ -77,7 +77,8 @@ def build_named(opened: OpenMethod, table: Literal["state", "constants"]) -> dic
         FormatError: A key is no FQN.
     """
     rows: list[NamedTensor] = getattr(opened.method, table)
-    return {check_fqn(row.key, (opened.method.name, table)): opened.tensors.build(row.tensor) for row in rows}
+    loc = (opened.method.name, table)
+    return {check_fqn(row.key, loc): opened.tensors.build(row.tensor) for row in rows}
 
 
 def build_values(opened: OpenMethod, rows: list[ExampleValue]) -> list[Any]:

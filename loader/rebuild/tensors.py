@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import mmap
+from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 
-from archive.composites import is_composite
+from archive.composites import is_composite, is_plain
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
 from loader.rebuild.composites import build_sparse, build_subclass
-from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.rebuild.literals import DTYPES, LiteralBuilder, torch_constant
 from loader.tensor_classes import TensorClasses
 from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS
 from schema.errors import FormatError, Loc
 from schema.literals import DType
 from schema.manifest import Tensor
+
+_CPU = torch.device("cpu")
 
 
 class TensorBuilder:
@@ -51,12 +56,6 @@ class TensorBuilder:
         self._given: dict[int, torch.Tensor] = {}
         self._storages: dict[tuple[int, torch.device], torch.Tensor] = {}
         self._tensors: dict[int, torch.Tensor] = {}
-        self._alignments: dict[int, int] = {}
-        for row in archive.manifest.tensors:
-            if is_composite(row):
-                continue
-            # Kernels ask for elements at multiples of their size, and crash on complex128 that is not.
-            self._alignments[row.storage] = max(CARRIERS[row.dtype].nbytes, self._alignments.get(row.storage, 1))
 
     def give(self, weights: Mapping[int, torch.Tensor]) -> None:
         """Use other bytes for some storages, by their place, than what the archive has."""
@@ -64,9 +63,10 @@ class TensorBuilder:
 
     def build(self, index: int) -> torch.Tensor:
         """The tensor at a place of the manifest's table, which has been checked when the archive was opened."""
-        if index not in self._tensors:
-            self._tensors[index] = self._build(index)
-        return self._tensors[index]
+        made = self._tensors.get(index)
+        if made is None:
+            made = self._tensors[index] = self._build(self._archive.manifest.tensors[index])
+        return made
 
     def at(self, index: int, loc: Loc) -> torch.Tensor:
         """The tensor at a place of the manifest's table that a section names.
@@ -78,30 +78,51 @@ class TensorBuilder:
             raise FormatError(f"no tensor {index}", loc=loc)
         return self.build(index)
 
-    def _build(self, index: int) -> torch.Tensor:
-        row = self._archive.manifest.tensors[index]
-        loc: Loc = ("tensors", row.name)
+    def _build(self, row: Tensor) -> torch.Tensor:
         if row.tied is not None:
             return self.build(row.tied)
-        made = self._made_of_parts(row, loc) if is_composite(row) else self._view(row, loc)
-        if made.dtype is not torch_constant(DType(row.dtype), loc) or list(made.shape) != row.shape:
-            raise FormatError(f"a tensor of {made.dtype}{list(made.shape)}", loc=loc)
+        made = self._mapped(row)
+        if made is None:
+            made = self._made_of_parts(row) if is_composite(row) else self._view(row)
         if row.requires_grad and not (made.dtype.is_floating_point or made.dtype.is_complex):
-            raise FormatError(f"a tensor of {made.dtype} has no gradient", loc=loc)
+            raise FormatError(f"a tensor of {made.dtype} has no gradient", loc=("tensors", row.name))
         if row.parameter:
             return torch.nn.Parameter(made, requires_grad=row.requires_grad)
         return made.requires_grad_(row.requires_grad)
 
-    def _view(self, row: Tensor, loc: Loc) -> torch.Tensor:
+    def _mapped(self, row: Tensor) -> torch.Tensor | None:
+        """A tensor that can be the mapped file with nothing more to do, as most can; None of any other."""
+        dtype = DTYPES.get(row.dtype)
+        if dtype is None or not self._mmap or not self._is_alone(row) or self._devices.place(row.device) != _CPU:
+            return None
+        stored = self._archive.entries.get(self._archive.manifest.storages[row.storage].name)
+        if stored is None or not stored.nbytes or stored.start % dtype.itemsize or stored.nbytes % dtype.itemsize:
+            return None
+        count = stored.nbytes // dtype.itemsize
+        return torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=stored.start).resize_(row.shape)
+
+    def _is_alone(self, row: Tensor) -> bool:
+        """Whether a tensor is the only view of a storage of the archive, from its start and in order."""
+        in_order = row.strides is None and not row.offset and is_plain(row)
+        return in_order and self._uses[row.storage] == 1 and row.storage not in self._given
+
+    def _view(self, row: Tensor) -> torch.Tensor:
         device = self._devices.place(row.device)
         # What was on the meta device has no bytes to put elsewhere, unless it is a weight and was given.
         storage = self._storage(row.storage, device, hollow=self._hollow or "meta" in (row.device, device.type))
-        view = torch.empty(0, dtype=torch_constant(DType(row.dtype), loc), device=storage.device)
+        view = torch.empty(0, dtype=_dtype(row), device=storage.device)
         view.set_(storage.untyped_storage(), row.offset, row.shape, _strides(row))
         set_lazy_bits(view, conjugate=row.conjugate, negative=row.negative)
         return view
 
-    def _made_of_parts(self, row: Tensor, loc: Loc) -> torch.Tensor:
+    def _made_of_parts(self, row: Tensor) -> torch.Tensor:
+        loc: Loc = ("tensors", row.name)
+        made = self._sparse_or_subclass(row, loc)
+        if made.dtype is not _dtype(row) or list(made.shape) != row.shape:
+            raise FormatError(f"a tensor of {made.dtype}{list(made.shape)}", loc=loc)
+        return made
+
+    def _sparse_or_subclass(self, row: Tensor, loc: Loc) -> torch.Tensor:
         if row.sparse is not None:
             return build_sparse(row.sparse, row.shape, [self.build(part) for part in row.sparse.parts], loc)
         assert row.subclass is not None
@@ -132,10 +153,33 @@ class TensorBuilder:
         if not storage.nbytes:
             return torch.empty(0, dtype=torch.uint8)
         start = self._archive.entries[storage.name].start
-        mapped = torch.frombuffer(self._archive.mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
+        mapped = torch.frombuffer(self._mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
         # safetensors aligns to eight bytes at most, and another writer may have aligned to less.
         aligned = start % self._alignments.get(index, 1) == 0
         return mapped if self._mmap and aligned else mapped.clone()
+
+    @cached_property
+    def _mapping(self) -> mmap.mmap:
+        return self._archive.mapping
+
+    @cached_property
+    def _uses(self) -> Counter[int]:
+        """How many tensors are views of each storage."""
+        return Counter(row.storage for row in self._archive.manifest.tensors)
+
+    @cached_property
+    def _alignments(self) -> dict[int, int]:
+        """What the address of each storage must be a multiple of."""
+        alignments: dict[int, int] = {}
+        for row in self._archive.manifest.tensors:
+            if not is_composite(row):
+                # Kernels ask for elements at multiples of their size, and crash on complex128 that is not.
+                alignments[row.storage] = max(CARRIERS[row.dtype].nbytes, alignments.get(row.storage, 1))
+        return alignments
+
+
+def _dtype(row: Tensor) -> torch.dtype:
+    return torch_constant(DType(row.dtype), ("tensors", row.name))  # type: ignore[no-any-return]
 
 
 def _strides(row: Tensor) -> list[int]:
