@@ -201,6 +201,10 @@ def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _entries(rows: dict[str, _Row], first: int, size: int, kind: Kind) -> dict[str, Entry]:
     """The tensors in the order of their bytes, which must fill the file from ``first`` without hole or overlap."""
+    if "" in rows:
+        raise FormatError("a tensor without a name", loc=("header",))
+    if not is_encodable("".join(rows)):
+        raise FormatError("a name that is not text", loc=("header",))
     entries, end = {}, 0
     for name, row in sorted(rows.items(), key=lambda item: item[1].data_offsets):
         _check_row(name, row, kind)
@@ -219,10 +223,6 @@ def _entries(rows: dict[str, _Row], first: int, size: int, kind: Kind) -> dict[s
 
 def _check_row(name: str, row: _Row, kind: Kind) -> None:
     start, stop = row.data_offsets
-    if not name:
-        raise FormatError("a tensor without a name", loc=("header",))
-    if not is_encodable(name):
-        raise FormatError("a name that is not text", loc=("header",))
     itemsize = CODE_BYTES.get(row.dtype)
     if itemsize is None and kind is ARCHIVE:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))

@@ -6,6 +6,7 @@ canonical ones, so no two readers can understand one file differently (repeated 
 
 from __future__ import annotations
 
+import threading
 from typing import Final, TypeVar
 
 import msgspec
@@ -23,6 +24,16 @@ _ALWAYS_ALLOWED_BYTES: Final = 1024 * 1024
 _LEVEL: Final = 3
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _ENCODER: Final = msgspec.msgpack.Encoder()
+
+
+class _Own(threading.local):
+    """What each thread has for itself: decompressors are not safe to share, and slow to make."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+
+
+_OWN: Final = _Own()
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 
@@ -95,8 +106,7 @@ def decompress(frame: bytes, size: int, loc: Loc) -> bytes:
         parameters = zstandard.get_frame_parameters(frame)
         if not parameters.has_checksum or parameters.dict_id:
             raise FormatError("a zstd frame without checksum, or with a dictionary", loc=loc)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        content = decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
+        content = _OWN.decompressor.decompress(frame, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise FormatError(f"not a valid zstd frame: {error}", loc=loc) from error
     if len(content) != size:
