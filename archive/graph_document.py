@@ -16,7 +16,7 @@ from schema import graph as documents
 from schema.dtypes import INDEX_DTYPES, SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
 from schema.graph import ABSENT, Container, DictOf, Graph, ProgramGraph, SliceOf
-from schema.names import check_class, check_identifier, check_identifiers, check_plain_text
+from schema.names import check_class, check_identifier, check_identifiers, check_plain_texts
 
 _LEVELS: Final = {
     f"python::predispatch.{name}": (level, step)
@@ -41,9 +41,7 @@ def check_graph(document: ProgramGraph, loc: Loc) -> None:
     keywords = _keyword_sizes(document, arguments, (*loc, "keywords"))
     values = _value_sizes(document, (*loc, "values"))
     _check_frames(document, (*loc, "frames"))
-    for names in document.functions:
-        for name in names:
-            check_plain_text(name, (*loc, "functions"))
+    check_plain_texts([name for names in document.functions for name in names], (*loc, "functions"))
     for place, graph in enumerate(document.graphs):
         where = (*loc, "graphs", place)
         _check_names(graph, where)
@@ -231,9 +229,10 @@ def _check_subclass_value(row: documents.SubclassValue, document: ProgramGraph, 
 def _check_frames(document: ProgramGraph, loc: Loc) -> None:
     depths = [0]
     for place, frame in enumerate(document.frames):
-        check_place(frame.parent, depths, "module frame", (*loc, place))
+        if not 0 <= frame.parent <= place:
+            raise FormatError(f"module frame {frame.parent} of {place + 1}", loc=(*loc, place))
         depths.append(1 + depths[frame.parent])
         if depths[-1] > MAX_STACK_DEPTH:
             raise FormatError(f"{depths[-1]} modules inside each other", loc=(*loc, place))
-        for text in (frame.key, frame.path, frame.type):
-            check_plain_text(text, (*loc, place))
+    texts = [text for frame in document.frames for text in (frame.key, frame.path, frame.type)]
+    check_plain_texts(texts, loc)

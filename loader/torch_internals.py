@@ -17,7 +17,11 @@ from torch._functorch import predispatch as predispatch
 from torch._ops import HigherOrderOperator as HigherOrderOperator, OpOverload as OpOverload
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor, FakeTensorMode as FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export.exported_program import _convert_guards_to_code
+from torch.export.exported_program import (
+    ModuleCallEntry as ModuleCallEntry,
+    ModuleCallSignature as ModuleCallSignature,
+    _convert_guards_to_code,
+)
 from torch.fx import _lazy_graph_module
 from torch.utils import _pytree
 from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
@@ -193,20 +197,6 @@ def exported_program(
     program._verifiers = verifiers
     program._guards_code = _guards_code(program._graph_module) if symbolic else []
     return program
-
-
-def call_entry(fqn: str, signature: Any) -> Any:
-    """One entry of a module call graph."""
-    from torch.export.exported_program import ModuleCallEntry
-
-    return ModuleCallEntry(fqn=fqn, signature=signature)
-
-
-def call_signature(**parts: Any) -> Any:
-    """The signature of one entry of a module call graph."""
-    from torch.export.exported_program import ModuleCallSignature
-
-    return ModuleCallSignature(**parts)
 
 
 def find_registered(name: str) -> Any:

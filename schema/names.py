@@ -113,6 +113,17 @@ def check_plain_text(text: str, loc: Loc) -> str:
     return text
 
 
+def check_plain_texts(texts: Sequence[str], loc: Loc) -> None:
+    """Refuse texts of which generated code must not contain one between quotes; many of them at once.
+
+    Raises:
+        FormatError: One is not printable, or holds a quote or backslash.
+    """
+    if not is_plain_text("".join(texts)):
+        for text in texts:
+            check_plain_text(text, loc)
+
+
 def is_fqn(name: str) -> bool:
     """Whether a name can be an attribute path: parts between dots that are plain text and not empty."""
     return is_plain_text(name) and all(name.split("."))

@@ -134,8 +134,7 @@ def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables, reache
     except IndexError:
         raise FormatError("an argument that no node before it gives", loc=("graph", name[:80])) from None
     _check_end(nodes)
-    kinds = [("call_function", target) if callable(target) else (target, target) for target in tables.targets]
-    builder.finish(nodes, map(kinds.__getitem__, columns.targets))
+    builder.finish(nodes, columns.targets, targets)
     return nodes
 
 

@@ -6,7 +6,7 @@ on a torch where the two differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import fx
@@ -28,8 +28,14 @@ class Nodes(Protocol):
     def add(self, name: str, op: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
         """Add a node at the end."""
 
-    def finish(self, nodes: Sequence[fx.Node], kinds: Iterable[tuple[str, Target]]) -> None:
-        """Let the graph know its nodes, given with the operation and target of each."""
+    def finish(self, nodes: Sequence[fx.Node], kinds: Sequence[int], targets: Sequence[Target]) -> None:
+        """Let the graph know its nodes.
+
+        Args:
+            nodes: All of them.
+            kinds: For each, the place in ``targets`` of what it calls, or of its operation if it calls nothing.
+            targets: What nodes call, and operations.
+        """
 
 
 class PublicNodes:
@@ -46,7 +52,7 @@ class PublicNodes:
         node.target = target
         return node
 
-    def finish(self, nodes: Sequence[fx.Node], kinds: Iterable[tuple[str, Target]]) -> None:
+    def finish(self, nodes: Sequence[fx.Node], kinds: Sequence[int], targets: Sequence[Target]) -> None:
         """The graph knows already."""
 
 
@@ -65,19 +71,16 @@ class FastNodes:
         self._append(node)
         return node
 
-    def finish(self, nodes: Sequence[fx.Node], kinds: Iterable[tuple[str, Target]]) -> None:
-        """Let the graph know its nodes, given with the operation and target of each."""
+    def finish(self, nodes: Sequence[fx.Node], kinds: Sequence[int], targets: Sequence[Target]) -> None:
+        """Let the graph know its nodes."""
         graph = self._graph
         names: dict[Any, str] = {node: node.name for node in nodes}
         graph._graph_namespace._obj_to_name.update(names)
         graph._graph_namespace._used_names.update(names.values())
         graph._len = len(nodes)
         table = graph._find_nodes_lookup_table.table
-        found: dict[tuple[str, Target], dict[fx.Node, None]] = {}
+        found = [table[(target, None) if isinstance(target, str) else ("call_function", target)] for target in targets]
         for node, kind in zip(nodes, kinds, strict=True):
-            if kind not in found:
-                op, target = kind
-                found[kind] = table[op, target if op == "call_function" else None]
             found[kind][node] = None
 
 
@@ -93,7 +96,7 @@ def _described(make: type[Nodes]) -> list[Any]:
     x = nodes.add("x", "placeholder", "x", (), {})
     y = nodes.add("add", "call_function", max, ([x, 1], (x, None)), {"key": x})
     out = nodes.add("output", "output", "output", ((y,),), {})
-    nodes.finish([x, y, out], [("placeholder", "x"), ("call_function", max), ("output", "output")])
+    nodes.finish([x, y, out], [0, 1, 2], ["placeholder", max, "output"])
     seen: list[Any] = [str(graph), graph._len, [*graph._used_names], sorted(graph._graph_namespace._used_names)]
     seen += [(str(node), name) for node, name in graph._graph_namespace._obj_to_name.items()]
     seen += [(key, [*map(str, found)]) for key, found in graph._find_nodes_lookup_table.table.items() if found]

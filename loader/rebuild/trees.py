@@ -14,9 +14,9 @@ from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.signature import build_argument
 from loader.stand_ins import stand_in
 from loader.torch_internals import (
+    ModuleCallEntry,
+    ModuleCallSignature,
     TreeSpec,
-    call_entry,
-    call_signature,
     find_registered,
     from_dumped_context,
     pytree,
@@ -103,7 +103,7 @@ def build_calls(document: documents.Calls, trees: TreeBuilder, literals: Literal
         FormatError: It is empty, or a signature is not valid.
     """
     _check_own_call(document)
-    return [_build_call(entry, trees, literals, ("calls", entry.fqn[:80])) for entry in document.entries]
+    return [_build_call(entry, trees, literals) for entry in document.entries]
 
 
 def build_own_call(document: documents.Calls, trees: TreeBuilder, literals: LiteralBuilder) -> Any:
@@ -113,7 +113,7 @@ def build_own_call(document: documents.Calls, trees: TreeBuilder, literals: Lite
         FormatError: There is none, or it is not valid.
     """
     _check_own_call(document)
-    return _build_call(document.entries[0], trees, literals, ("calls",)).signature
+    return _build_call(document.entries[0], trees, literals).signature
 
 
 def _check_own_call(document: documents.Calls) -> None:
@@ -121,16 +121,16 @@ def _check_own_call(document: documents.Calls) -> None:
         raise FormatError("the program's own call is missing", loc=("calls",))
 
 
-def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuilder, loc: Loc) -> Any:
-    row = entry.signature
+def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuilder) -> ModuleCallEntry:
+    row, loc = entry.signature, ("calls", entry.fqn[:80])
     if entry.fqn:
         check_fqn(entry.fqn, loc)
     if row is None:
-        return call_entry(entry.fqn, None)
+        return ModuleCallEntry(entry.fqn)
     names = row.argument_names
     in_spec = trees.build(row.in_spec, (*loc, "in_spec"), inputs=True)
     _check_call_tree(in_spec, loc)
-    signature = call_signature(
+    signature = ModuleCallSignature(
         inputs=[build_argument(argument, literals, loc) for argument in row.inputs],
         outputs=[build_argument(argument, literals, loc) for argument in row.outputs],
         in_spec=in_spec,
@@ -138,7 +138,7 @@ def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuil
         # torch writes these names into the code of the module that it makes of a program.
         forward_arg_names=None if names is None else [check_identifier(name, loc) for name in names],
     )
-    return call_entry(entry.fqn, signature)
+    return ModuleCallEntry(entry.fqn, signature)
 
 
 def _check_call_tree(spec: TreeSpec, loc: Loc) -> None:

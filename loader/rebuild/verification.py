@@ -75,10 +75,9 @@ def _check_kinds_of_values(document: ProgramGraph) -> None:
 
 def _check_has_values(graph: Graph, tables: Tables, loc: Loc) -> None:
     """Inputs have a value, and calls of what returns something."""
-    if ABSENT not in graph.values:
-        return
-    for name, place, value in zip(graph.names, graph.targets, graph.values, strict=True):
-        target = tables.targets[place]
-        returns = not (isinstance(target, OpOverload) and not target._schema.returns)
-        if value == ABSENT and returns and target not in ("output", "get_attr"):
-            raise FormatError("a node without a value", loc=(*loc, name[:80]))
+    for place, value in enumerate(graph.values):
+        if value == ABSENT:
+            target = tables.targets[graph.targets[place]]
+            returns_nothing = isinstance(target, OpOverload) and not target._schema.returns
+            if not returns_nothing and target not in ("output", "get_attr"):
+                raise FormatError("a node without a value", loc=(*loc, graph.names[place][:80]))
