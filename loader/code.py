@@ -29,18 +29,21 @@ class Code:
         root: The module whose attributes the graph reads.
 
     Attributes:
+        source: The code.
         run: The graph as a function of its inputs, in the order of its placeholders.
 
     Raises:
         FormatError: A node uses what does not stand before it, or is not what its kind must be.
     """
 
+    source: str
     run: Callable[..., Any]
 
     def __init__(self, tables: Tables, root: torch.nn.Module) -> None:
         self._parts = tables, root
         writer = _Writer(tables, root)
-        exec(compile("\n".join(writer.lines()), "<program>", "exec"), writer.names)
+        self.source = "\n".join(writer.lines())
+        exec(compile(self.source, "<program>", "exec"), writer.names)
         self.run = writer.names["run"]
 
     def __reduce__(self) -> tuple[Any, ...]:

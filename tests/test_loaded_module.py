@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import re
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch.export import Dim
 import exporter
 import loader
 from schema.errors import InputError, UsageError
+from tests.models import cases
 
 
 class Model(torch.nn.Module):
@@ -145,3 +149,21 @@ def test_options_that_are_none_are_refused(path: Path) -> None:
         loader.load_module(path, verify="complete")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="allow_ops is the text 'torchvision'"):
         loader.load(path, allow_ops="torchvision")
+
+
+WORDS = re.compile(r"def|run|return|del|slice|dict|zip|None|True|False|[vfckna][0-9]+")
+
+
+@pytest.mark.parametrize("name", cases())
+def test_nothing_of_the_file_stands_in_the_code_that_runs_it_but_numbers(name: str, tmp_path: Path) -> None:
+    case = cases()[name]()
+    path = tmp_path / "model"
+    exporter.export(case.module, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, path=path)
+    source = loader.load_module(path)._program.code.source
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    assert tokens
+    assert not [token.string for token in tokens if token.type == tokenize.NAME and not WORDS.fullmatch(token.string)]
+    assert {token.type for token in tokens} <= {
+        *(tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.NEWLINE, tokenize.NL),
+        *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER),
+    }

@@ -54,10 +54,12 @@ def test_nothing_that_reads_an_archive_can_run_code_from_it() -> None:
     calls = {"eval", "exec", "compile", "__import__", "sympify", "parse_expr", "srepr"}
     for package in ("schema", "loader"):
         for path in sorted((ROOT / package).rglob("*.py")):
+            # The one that writes code and runs it; what it may write is a promise of its own, in test_loaded_module.py.
+            allowed = {"exec", "compile"} if path == ROOT / "loader" / "code.py" else set()
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Import | ast.ImportFrom):
                     names = {alias.name.partition(".")[0] for alias in node.names} | {getattr(node, "module", "") or ""}
                     assert not names & banned, path
                 if isinstance(node, ast.Call):
                     name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                    assert name not in calls, f"{path}:{node.lineno}"
+                    assert name not in calls - allowed, f"{path}:{node.lineno}"
