@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec import Struct
 
 from loader.arithmetic import Arithmetic, Number
 from loader.rebuild.literals import LiteralBuilder, torch_constant
@@ -20,8 +20,7 @@ from schema.errors import FormatError, InputError
 from schema.literals import DType, Layout
 
 
-@dataclass(frozen=True)
-class TensorInput:
+class TensorInput(Struct, frozen=True):
     """A tensor that the program takes."""
 
     name: str
@@ -31,16 +30,14 @@ class TensorInput:
     layout: torch.layout = torch.strided
 
 
-@dataclass(frozen=True)
-class NumberInput:
+class NumberInput(Struct, frozen=True):
     """A number that the program takes; its value may differ from the example's."""
 
     name: str
     row: documents.Symbolic
 
 
-@dataclass(frozen=True)
-class ConstantInput:
+class ConstantInput(Struct, frozen=True):
     """A value that the program was captured for, and that cannot differ."""
 
     name: str

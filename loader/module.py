@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from msgspec import Struct
 
 from loader.code import Code
 from loader.contract import Contract, flat_inputs
@@ -62,8 +62,7 @@ def load_module(
         return build_module(opened)
 
 
-@dataclass(frozen=True)
-class _Program:
+class _Program(Struct, frozen=True):
     """What a module runs.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import msgspec
@@ -30,8 +29,7 @@ Verify = Literal["sections", "full"]
 Document = TypeVar("Document", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True)
-class OpenMethod:
+class OpenMethod(msgspec.Struct, frozen=True):
     """A method whose program can be rebuilt.
 
     Attributes:

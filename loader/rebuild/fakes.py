@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -60,31 +60,22 @@ class _Stub(FakeTensorMode):  # type: ignore[no-untyped-call]
         self.allow_meta = True
 
 
-class Fakes(Protocol):
-    """Makes tensors of one mode.
+class PublicFakes:
+    """Makes tensors of one mode by running an operator in it.
 
     Args:
         mode: The mode.
     """
 
-    def __init__(self, mode: FakeTensorMode) -> None: ...
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self._mode = mode
 
     def maker(self, shape: Sizes, strides: Sizes, dtype: torch.dtype, device: torch.device, grad: bool) -> Maker:
         """A function that makes tensors of one kind, no two of which share memory.
 
         Raises:
-            RuntimeError: torch refuses such a tensor.
+            RuntimeError: There can be no such tensor; or on the first call of the function.
         """
-
-
-class PublicFakes:
-    """Makes tensors by running operators in the mode."""
-
-    def __init__(self, mode: FakeTensorMode) -> None:
-        self._mode = mode
-
-    def maker(self, shape: Sizes, strides: Sizes, dtype: torch.dtype, device: torch.device, grad: bool) -> Maker:
-        """A function that makes tensors of one kind, no two of which share memory."""
 
         def make() -> torch.Tensor:
             with self._mode:
@@ -94,7 +85,7 @@ class PublicFakes:
 
 
 class FastFakes:
-    """Makes tensors by what torch's constructor comes down to."""
+    """Makes tensors by what torch's constructor comes down to; in all else as :class:`PublicFakes`."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
@@ -153,5 +144,5 @@ def _are_alike() -> bool:
         return False
 
 
-FAKES: type[Fakes] = FastFakes if _are_alike() else PublicFakes
+FAKES = FastFakes if _are_alike() else PublicFakes
 """The fastest way to make such tensors that this torch knows."""

@@ -21,7 +21,7 @@ def torch_constants(names: tuple[str, ...], kind: type) -> dict[str, Any]:
     return {name: value for name in names if isinstance(value := getattr(torch, name, None), kind)}
 
 
-DTYPES: dict[str, torch.dtype] = torch_constants(tuple(dir(torch)), torch.dtype)
+DTYPES: dict[str, torch.dtype] = torch_constants(tuple(vars(torch)), torch.dtype)
 """Every element type that this torch has, by name."""
 
 _CONSTANTS: dict[type, dict[str, Any]] = {

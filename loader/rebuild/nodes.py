@@ -7,7 +7,7 @@ on a torch where the two differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import fx
 
@@ -16,30 +16,12 @@ from loader.torch_internals import NodeBase
 Target = str | Callable[..., Any]
 
 
-class Nodes(Protocol):
-    """Adds nodes to a graph.
+class PublicNodes:
+    """Adds nodes to a graph as anybody may.
 
     Args:
         graph: The graph, which has no nodes yet.
     """
-
-    def __init__(self, graph: fx.Graph) -> None: ...
-
-    def add(self, name: str, op: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
-        """Add a node at the end."""
-
-    def finish(self, nodes: Sequence[fx.Node], kinds: Sequence[int], targets: Sequence[Target]) -> None:
-        """Let the graph know its nodes.
-
-        Args:
-            nodes: All of them.
-            kinds: For each, the place in ``targets`` of what it calls, or of its operation if it calls nothing.
-            targets: What nodes call, and operations.
-        """
-
-
-class PublicNodes:
-    """Adds nodes as anybody may."""
 
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
@@ -53,11 +35,17 @@ class PublicNodes:
         return node
 
     def finish(self, nodes: Sequence[fx.Node], kinds: Sequence[int], targets: Sequence[Target]) -> None:
-        """The graph knows already."""
+        """Let the graph know its nodes, as it does already.
+
+        Args:
+            nodes: All of them.
+            kinds: For each, the place in ``targets`` of what it calls, or of its operation if it calls nothing.
+            targets: What nodes call, and operations.
+        """
 
 
 class FastNodes:
-    """Adds nodes by what torch's constructors come down to."""
+    """Adds nodes by what torch's constructors come down to; in all else as :class:`PublicNodes`."""
 
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
@@ -89,7 +77,7 @@ _init = NodeBase.__init__
 _set_arguments: Callable[..., None] = getattr(NodeBase, "_update_args_kwargs", fx.Node.__init__)
 
 
-def _described(make: type[Nodes]) -> list[Any]:
+def _described(make: type[PublicNodes] | type[FastNodes]) -> list[Any]:
     """All that a small graph knows of itself, made in some way."""
     graph = fx.Graph()
     nodes = make(graph)
@@ -115,5 +103,5 @@ def _are_alike() -> bool:
         return False
 
 
-NODES: type[Nodes] = FastNodes if _are_alike() else PublicNodes
+NODES = FastNodes if _are_alike() else PublicNodes
 """The fastest way to make nodes that this torch knows."""
