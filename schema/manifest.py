@@ -12,6 +12,7 @@ EXAMPLE_SEED: Final = 0
 """What torch's random state is seeded with before outputs of an example are recorded or compared."""
 
 
+# No record can hold itself, so Python need not look for cycles.
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A record that is written as a map, so that a stranger can read it."""
 

@@ -16,6 +16,7 @@ import pytest
 from safetensors import safe_open
 
 from archive import open_archive
+from archive.tensor_file import TensorFile
 from archive.writing import Blob, bytes_blob, digest, digests, write_archive
 from schema.calls import Calls
 from schema.codec import compress, encode
@@ -298,6 +299,39 @@ class TestHeader:
     def test_headers_that_break_the_rules_are_refused(self, tmp_path: Path, fields: object, message: str) -> None:
         with pytest.raises(FormatError, match=message):
             open_archive(write_header(tmp_path, fields, b"\0" * 8))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ("", "not a valid safetensors header"),
+            ('"a":ROW,', "not a valid safetensors header"),
+            ('"a":ROW,"a":ROW', "a key is repeated"),
+            ('"__metadata__":ROW', "a key is repeated"),
+            ('"a":{"dtype":"U8","dtype":"U8","shape":[8],"data_offsets":[0,8]}', "a key is repeated"),
+            ('"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8],"more":1}', "not a valid safetensors header"),
+            ('"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8],"\\ud800":1}', "not a valid safetensors header"),
+            ('"a":{"dtype":"U8","shape":[8.0],"data_offsets":[0,9]}', "not a valid safetensors header|do not hold"),
+            ('"a":{"dtype":"F4","shape":[0,9223372036854775808],"data_offsets":[0,8]}', "Expected `int` <= "),
+            ('"\\ud800":ROW', "a name that is not text"),
+            ('"":ROW', "without a name"),
+        ],
+    )
+    def test_weights_in_the_form_that_safetensors_writes_are_held_to_the_same_rules(
+        self, tmp_path: Path, fields: str, message: str
+    ) -> None:
+        row = '{"dtype":"U8","shape":[8],"data_offsets":[0,8]}'
+        header = '{"__metadata__":{"format":"pt"},' + fields.replace("ROW", row) + "}"
+        with pytest.raises(FormatError, match=message):
+            TensorFile(write_header(tmp_path, header.encode(), b"\0" * 8))
+
+    def test_a_header_may_be_written_in_another_form(self, path: Path, tmp_path: Path) -> None:
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        fields = json.loads(data[8 : 8 + length])
+        shuffled = dict(sorted(fields.items(), reverse=True))
+        other = write_header(tmp_path, json.dumps(shuffled, indent=1).encode(), data[8 + length :])
+        with open_archive(path) as file, open_archive(other) as again:
+            assert [(name, again.raw(name)) for name in again.entries] == [(n, file.raw(n)) for n in file.entries]
 
     def test_a_manifest_needs_its_digest(self, tmp_path: Path) -> None:
         with pytest.raises(FormatError, match=f"{MANIFEST_DIGEST} is missing"):

@@ -99,6 +99,7 @@ class TensorBuilder:
         if stored is None or not stored.nbytes or stored.start % dtype.itemsize or stored.nbytes % dtype.itemsize:
             return None
         count = stored.nbytes // dtype.itemsize
+        # Not view, which would make it a view of another tensor.
         return torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=stored.start).resize_(row.shape)
 
     def _is_alone(self, row: Tensor) -> bool:
