@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
 from loader.devices import Target
-from loader.given import Weights
 from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program
+
+if TYPE_CHECKING:
+    from loader.given import Weights
 
 
 def load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from msgspec import Struct
@@ -12,10 +12,8 @@ from msgspec import Struct
 from loader.code import Code
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
-from loader.given import Weights
 from loader.opening import OpenMethod, Verify, open_method
-from loader.rebuild.graph import build_root, build_subgraphs
-from loader.rebuild.program import build_example, build_named
+from loader.rebuild.stored import build_example, build_named
 from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_own_call
 from loader.rebuild.verification import verify_graphs
@@ -25,6 +23,9 @@ from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ListOf, ProgramGraph, TupleOf
 from schema.signature import USER_OUTPUT_KINDS, Signature
+
+if TYPE_CHECKING:
+    from loader.given import Weights
 
 _WRITTEN_BACK = ("buffer_mutation", "parameter_mutation", "user_input_mutation")
 
@@ -128,7 +129,7 @@ def build_module(opened: OpenMethod) -> ProgramModule:
     call = build_own_call(calls, trees, literals)
     _check_borders(tables, signature, call.out_spec, (name, "signature"))
     program = _Program(
-        code=Code(tables, build_root(tables, opened.tensors, 0, build_subgraphs(tables, opened.tensors, None))),
+        code=Code(tables, _subgraphs(tables, opened)),
         contract=_contract(opened, tables, signature, _arguments(call)),
         out_spec=call.out_spec,
         inputs=[None if row.kind == "user_input" else _path(row.target or "") for row in signature.inputs],
@@ -138,6 +139,15 @@ def build_module(opened: OpenMethod) -> ProgramModule:
     module = ProgramModule(program, build_example(opened, calls, trees))
     _register_tensors(module, opened, signature)
     return module
+
+
+def _subgraphs(tables: Tables, opened: OpenMethod) -> torch.nn.Module:
+    """The module whose attributes the program's graph reads."""
+    if len(tables.document.graphs) == 1:
+        return torch.nn.Module()
+    from loader.rebuild.graph import build_root, build_subgraphs  # which most programs do without
+
+    return build_root(tables, opened.tensors, 0, build_subgraphs(tables, opened.tensors, None))
 
 
 def _contract(

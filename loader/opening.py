@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -13,16 +13,17 @@ from archive.composites import is_plain
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Devices, Target
-from loader.given import Weights
 from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
-from loader.weights import archive_weights, few
 from schema.errors import UsageError, WeightsError
 from schema.manifest import Method
 from schema.version import ABSENT_STORAGES
+
+if TYPE_CHECKING:
+    from loader.given import Weights
 
 Verify = Literal["sections", "full"]
 
@@ -90,6 +91,8 @@ def open_method(
         literals = LiteralBuilder(devices, operators)
         tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap, hollow=hollow)
         if weights is not None:
+            from loader.weights import archive_weights  # which most programs do without
+
             tensors.give(archive_weights(archive, found, weights, tensors.stored))
         elif not hollow:
             _check_present(archive, found, devices)
@@ -104,6 +107,8 @@ def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> No
     rows = [row for item in method.state if is_plain(row := tensors[item.tensor])]
     missing = [row.name for row in rows if storages[row.storage].absent and devices.place(row.device).type != "meta"]
     if missing:
+        from loader.weights import few
+
         message = f"the archive leaves {count_text(len(missing), 'weight')} out ({few(missing)})"
         raise WeightsError(
             message, remedy="pass weights= (--weights FILE): a safetensors file or the index of its shards"

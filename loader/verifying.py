@@ -22,7 +22,8 @@ from loader.integrity import check_digests
 from loader.module import build_module
 from loader.opening import OpenMethod, open_method
 from loader.operators import Operators
-from loader.rebuild.program import build_values, rebuild_program
+from loader.rebuild.program import rebuild_program
+from loader.rebuild.stored import build_values
 from loader.torch_internals import pytree
 from schema.calls import Calls
 from schema.constraints import Constraints

@@ -77,7 +77,7 @@ _init = NodeBase.__init__
 _set_arguments: Callable[..., None] = getattr(NodeBase, "_update_args_kwargs", fx.Node.__init__)
 
 
-def _described(make: type[PublicNodes] | type[FastNodes]) -> list[Any]:
+def _described(make: type[PublicNodes | FastNodes]) -> list[Any]:
     """All that a small graph knows of itself, made in some way."""
     graph = fx.Graph()
     nodes = make(graph)

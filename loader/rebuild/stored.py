@@ -1,0 +1,63 @@
+"""What an archive stores of a method beside its graphs: tensors by name, and recorded values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+
+from loader.opening import OpenMethod
+from loader.rebuild.trees import TreeBuilder
+from loader.torch_internals import TreeSpec, pytree
+from schema.calls import Calls
+from schema.errors import FormatError
+from schema.manifest import ExampleValue, NamedTensor
+from schema.names import check_fqn
+
+
+def build_named(opened: OpenMethod, table: Literal["state", "constants"]) -> dict[str, torch.Tensor]:
+    """The tensors of a method's state dictionary or constants, by FQN.
+
+    Raises:
+        FormatError: A key is no FQN.
+    """
+    rows: list[NamedTensor] = getattr(opened.method, table)
+    loc = (opened.method.name, table)
+    return {check_fqn(row.key, loc): opened.tensors.build(row.tensor) for row in rows}
+
+
+def build_values(opened: OpenMethod, rows: list[ExampleValue]) -> list[Any]:
+    """Recorded flat values."""
+    return [
+        opened.literals.build(row.value, ("example", index)) if row.tensor is None else opened.tensors.build(row.tensor)
+        for index, row in enumerate(rows)
+    ]
+
+
+def build_example(opened: OpenMethod, calls: Calls, trees: TreeBuilder) -> Any:
+    """The recorded example inputs as (args, kwargs), None if there are none.
+
+    Raises:
+        FormatError: They do not fit their tree.
+    """
+    if opened.method.example is None or calls.example is None:
+        return None
+    spec = trees.build(calls.example, ("calls", "example"), inputs=True)
+    flat = build_values(opened, opened.method.example)
+    if len(flat) != spec.num_leaves:
+        raise FormatError("the example does not fit its tree", loc=("calls", "example"))
+    try:
+        return _unflatten(iter(flat), spec)
+    except Exception as error:  # a user's class may refuse in whatever way
+        raise FormatError(f"the example does not fit its classes: {error}", loc=("calls", "example")) from error
+
+
+def _unflatten(leaves: Iterator[Any], spec: TreeSpec) -> Any:
+    """Put a value together as torch does, but for ``torch.Size``, of which torch makes a tuple."""
+    if spec.is_leaf():
+        return next(leaves)
+    parts = [_unflatten(leaves, child) for child in spec.children()]
+    if spec.type is torch.Size:
+        return torch.Size(parts)
+    return pytree.tree_unflatten(parts, TreeSpec(spec.type, spec.context, [pytree.treespec_leaf()] * len(parts)))
