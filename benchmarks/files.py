@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -39,14 +42,19 @@ def available(way: str, folder: Path) -> bool:
 
 def failures(name: str, folder: Path) -> dict[str, str]:
     """Why a peer has no file of a program, for those that should have one."""
-    reports = {peer: folder / f"{WAYS[peer].file}.failed" for peer in PROGRAMS[name].peers}
+    reports = {peer: _report(peer, folder) for peer in PROGRAMS[name].peers}
     return {peer: report.read_text() for peer, report in reports.items() if report.exists()}
+
+
+def _report(way: str, folder: Path) -> Path:
+    """Where it is written why a file could not be made."""
+    return folder / f"{WAYS[way].file}.failed"
 
 
 def _missing(name: str, folder: Path) -> Iterator[str]:
     for way in ("export", *PROGRAMS[name].peers):
-        file = folder / WAYS[way].file
-        failed = folder / f"{file.name}.failed"
+        file = file_of(way, folder)
+        failed = _report(way, folder)
         if not file.exists() and not (failed.exists() and not failed.read_text().endswith(NOT_INSTALLED)):
             yield way
 
@@ -54,16 +62,25 @@ def _missing(name: str, folder: Path) -> Iterator[str]:
 def _make_peers(name: str, folder: Path) -> None:
     module = build(name)
     for way in _missing(name, folder):
-        file = folder / WAYS[way].file
-        failed = folder / f"{file.name}.failed"
+        file = file_of(way, folder)
+        failed = _report(way, folder)
         failed.unlink(missing_ok=True)
+        unfinished = folder / "unfinished" / file.name
+        unfinished.parent.mkdir(exist_ok=True)
         try:
-            with torch.no_grad():
-                MAKERS[way](module, name, file)
+            with contextlib.redirect_stdout(io.StringIO()):
+                MAKERS[way](module, name, unfinished)
         except Exception as error:
             if way == "export":
                 raise
-            failed.write_text(str(error).strip().splitlines()[0])
+            failed.write_text(f"{type(error).__name__}: {_plain(str(error))}")
+        else:
+            unfinished.rename(file)
+
+
+def _plain(message: str) -> str:
+    """The first line of a message, without colours."""
+    return re.sub(r"\x1b\[\d*m", "", message).strip().partition("\n")[0]
 
 
 def _make_export(module: torch.nn.Module, name: str, file: Path) -> None:
@@ -83,14 +100,15 @@ def _make_eager(module: torch.nn.Module, _: str, file: Path) -> None:
     save_file({path: tensor.contiguous() for path, tensor in tensors.items()}, file)
 
 
-def _make_onnx(_: torch.nn.Module, name: str, file: Path) -> None:
+def _make_onnx(module: torch.nn.Module, name: str, file: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise RuntimeError(f"{package} {NOT_INSTALLED}")
-    program = torch.export.load(file_of("export", file.parent))
+            raise ModuleNotFoundError(f"{package} {NOT_INSTALLED}")
+    program = exporter.capture(module, arguments(name), dynamic_shapes=PROGRAMS[name].shapes)
     torch.onnx.export(program, arguments(name), file, dynamo=True, external_data=False, verbose=False)
 
 
+SOURCES: Final = ("schema/*.py", "archive/writing.py", "exporter/*.py", "exporter/emit/*.py")
 NOT_INSTALLED: Final = "is not installed"
 
 MAKERS: Final[dict[str, Callable[[torch.nn.Module, str, Path], None]]] = {
@@ -103,10 +121,10 @@ MAKERS: Final[dict[str, Callable[[torch.nn.Module, str, Path], None]]] = {
 
 def _make_archive(folder: Path) -> None:
     """Write our file of the program that is in torch's, so that both hold the same."""
-    exporter.save(torch.export.load(folder / WAYS["export"].file), folder / WAYS["ours"].file)
+    exporter.save(torch.export.load(file_of("export", folder)), file_of("ours", folder))
 
 
 def _sources() -> str:
-    """Digest of the code that decides what is in our file."""
-    files = (path for package in ("schema", "archive", "exporter") for path in sorted((ROOT / package).rglob("*.py")))
+    """Digest of the code that decides what is in our file, for a given program."""
+    files = (path for pattern in SOURCES for path in sorted(ROOT.glob(pattern)))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

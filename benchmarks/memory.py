@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+MB: Final = 1_000_000
 
 
 def peak() -> int:

@@ -9,9 +9,9 @@ from typing import Final
 from benchmarks import memory
 from benchmarks.files import file_of
 from benchmarks.measuring import Figure, Samples, at_most
+from benchmarks.memory import MB
 from benchmarks.processes import fresh, held
 
-MB: Final = 1e6
 GROWTH_MB: Final = at_most(16)
 WORKERS: Final = 4
 WORKER_MB: Final = 200

@@ -14,10 +14,10 @@ import exporter
 from benchmarks import memory
 from benchmarks.files import file_of
 from benchmarks.measuring import Figure, Samples, alternate, at_least, at_most, ratios
+from benchmarks.memory import MB
 from benchmarks.processes import apart
 from benchmarks.scratch import scratch
 
-MB: Final = 1e6
 GROWTH_MB: Final = at_most(16)
 OVER_SAFETENSORS: Final = at_most(1.1)
 HEAVY: Final = 100 * MB

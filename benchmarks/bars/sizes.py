@@ -21,7 +21,7 @@ def measure(_name: str, folder: Path, _rounds: int) -> list[Figure]:
     everything = sum(section.nbytes for section in sections)
     return [
         Figure("graph", "x", [theirs / graph], SMALLER, _bytes(graph, theirs), "B"),
-        Figure("graph and all other sections", "x", [theirs / everything], None, _bytes(everything, theirs), "B"),
+        Figure("graph and all other sections", "x", [theirs / everything], SMALLER, _bytes(everything, theirs), "B"),
     ]
 
 
