@@ -181,7 +181,8 @@ def inspect(
         if not (ops or tensors or graph):
             yield from summary_lines(summary)
 
-    _print({**summary.to_dict(), **({"graphs": texts} if graph else {})}, json, lines)
+    graphs = {"graphs": texts} if graph else {}
+    _print({**summary.to_dict(), **graphs} if json else {}, json, lines)
 
 
 @app.command()

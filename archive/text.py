@@ -38,6 +38,8 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 def printable(text: str) -> str:
     """The text without characters that could steer a terminal: a file's names are anybody's."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks`` measures loading, calling and saving, ``benchmarks/capture.py`` captures."""
