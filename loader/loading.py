@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from loader.collector import collector_paused
 from loader.devices import Target
 from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program
@@ -66,5 +67,5 @@ def load(
         allow_classes=allow_classes,
         verify=verify,
     )
-    with opening as opened:
+    with collector_paused(), opening as opened:
         return rebuild_program(opened, debug=debug)

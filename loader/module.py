@@ -10,6 +10,7 @@ import torch
 from msgspec import Struct
 
 from loader.code import Code
+from loader.collector import collector_paused
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.opening import OpenMethod, Verify, open_method
@@ -59,7 +60,7 @@ def load_module(
         allow_classes=allow_classes,
         verify=verify,
     )
-    with opening as opened:
+    with collector_paused(), opening as opened:
         return build_module(opened)
 
 

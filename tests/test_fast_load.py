@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 import exporter
 import loader
 from loader import torch_internals
+from loader.collector import collector_paused
 from loader.rebuild import fakes, graph, nodes, values
+from schema.errors import AccessError
 from tests.models import cases
 from tests.program_equality import assert_equal_programs, same
 
@@ -217,3 +220,28 @@ def _describe_leaf(leaf: Any) -> Any:
         *(str(torch._C._dispatch_keys(leaf)), str(leaf.untyped_storage().nbytes()), leaf._version, leaf.grad),
         {name: str(part) for name, part in vars(leaf).items() if name != "fake_mode"},
     ]
+
+
+def test_the_garbage_collector_is_back_after_loads(tmp_path: Path) -> None:
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model")
+    before = gc.isenabled()
+    with collector_paused():
+        loader.load(tmp_path / "model")
+        assert not gc.isenabled()
+        with pytest.raises(AccessError):
+            loader.load(tmp_path / "no model")
+        assert not gc.isenabled()
+    assert gc.isenabled() is before
+
+
+def test_the_garbage_collector_works_in_a_child_that_was_forked_during_a_load() -> None:
+    script = (
+        "import gc, os\n"
+        "from loader.collector import collector_paused\n"
+        "with collector_paused():\n"
+        "    child = os.fork()\n"
+        "    if not child:\n"
+        "        os._exit(not gc.isenabled())\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,56 @@
+"""Python's garbage collector, paused while a program is put together.
+
+It would look again and again at the objects that a program is made of, none of which is garbage: that takes as long as
+to make them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _Pause:
+    """How many loads are going on, and whether the collector was at work before the first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loads = 0
+        self.was_enabled = False
+
+    def begin(self) -> None:
+        with self.lock:
+            if not self.loads:
+                self.was_enabled = gc.isenabled()
+                gc.disable()
+            self.loads += 1
+
+    def end(self) -> None:
+        with self.lock:
+            self.loads -= 1
+            if not self.loads and self.was_enabled:
+                gc.enable()
+
+    def forget(self) -> None:
+        """In a child process, which has none of the threads that were loading."""
+        if self.loads and self.was_enabled:
+            gc.enable()
+        self.__init__()  # type: ignore[misc]
+
+
+_PAUSE = _Pause()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PAUSE.forget)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let no garbage be collected meanwhile; with loads in several threads, until the last is done."""
+    _PAUSE.begin()
+    try:
+        yield
+    finally:
+        _PAUSE.end()
