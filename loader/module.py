@@ -221,24 +221,27 @@ def _register_tensors(module: ProgramModule, opened: OpenMethod, signature: Sign
     for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
         if fqn is None or fqn not in tensors:
             raise FormatError("an input without a tensor", loc=(opened.method.name, "signature", "inputs", index))
+    modules: dict[str, torch.nn.Module] = {"": module}
     # The whole state dictionary, not only what the graph reads: it is the user's.
     for fqn, tensor in tensors.items():
-        _set(module, fqn.split("."), tensor, fqn in state)
+        path, _, name = fqn.rpartition(".")
+        try:
+            owner = _module_at(path, modules)
+            if isinstance(tensor, torch.nn.Parameter):
+                owner.register_parameter(name, tensor)
+            else:
+                owner.register_buffer(name, tensor, persistent=fqn in state)
+        except (AttributeError, KeyError) as error:
+            raise FormatError(f"no module can hold a tensor of this name: {error}", loc=(fqn,)) from error
 
 
-def _set(module: torch.nn.Module, path: Sequence[str], tensor: torch.Tensor, persistent: bool) -> None:
-    *parents, name = path
-    try:
-        for parent in parents:
-            if parent not in module._modules:
-                module.add_module(parent, torch.nn.Module())
-            module = module.get_submodule(parent)
-        if isinstance(tensor, torch.nn.Parameter):
-            module.register_parameter(name, tensor)
-        else:
-            module.register_buffer(name, tensor, persistent=persistent)
-    except (AttributeError, KeyError) as error:
-        raise FormatError(f"no module can hold a tensor of this name: {error}", loc=tuple(path)) from error
+def _module_at(path: str, modules: dict[str, torch.nn.Module]) -> torch.nn.Module:
+    """The module at a path, made with those on the way to it if it is not there."""
+    if path not in modules:
+        parent, _, name = path.rpartition(".")
+        modules[path] = torch.nn.Module()
+        _module_at(parent, modules).add_module(name, modules[path])
+    return modules[path]
 
 
 def _path(fqn: str) -> tuple[list[str], str]:
