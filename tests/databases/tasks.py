@@ -10,8 +10,8 @@ from schema.errors import CaptureError
 if TYPE_CHECKING:
     from tests.databases.samples import Choice
 
-TRUSTED = ("testlib", "transformers")
-"""Namespaces of custom operators that the suites register."""
+TRUSTED = ("testlib", "transformers", "inline_asm_elementwise")
+"""Namespaces of custom operators that the suites register, and an operator that runs text."""
 
 
 @dataclass(frozen=True)
