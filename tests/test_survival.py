@@ -238,6 +238,13 @@ def test_what_no_reader_calls_is_refused_at_save(tmp_path: Path) -> None:
         exporter.save(program, tmp_path / "program")
 
 
+def test_a_module_among_the_inputs_is_refused_at_save(tmp_path: Path) -> None:
+    program = exporter.capture(Model(lambda _, x, module: module(x)), (X, torch.nn.Linear(4, 4)))
+    with pytest.raises(UnsupportedError, match="an input is a module, of class Linear") as caught:
+        exporter.save(program, tmp_path / "program")
+    assert caught.value.remedy == "make it a submodule of the captured one, or pass its tensors"
+
+
 def branches(scale: torch.Tensor) -> Callable[..., Any]:
     return lambda _, x: torch.cond(x.sum() > 0, lambda a: a + torch.tensor([1.0, 2, 3, 4]), lambda a: a * scale, (x,))
 
