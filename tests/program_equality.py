@@ -17,6 +17,9 @@ from exporter.emit.debug import qualified_name
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 """The "file" of generated code; torch numbers them through a whole process."""
 
+_PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object is, as its ``repr`` may tell."""
+
 _ADDRESS = re.compile(r"\d{12,}")
 """A Python object, by its address; no two captures agree on it."""
 
@@ -130,7 +133,7 @@ def same(left: Any, right: Any) -> bool:
 
 def normal(text: str) -> str:
     """A text without what no two processes agree on."""
-    return _GENERATED_FILE.sub("", text)
+    return _PLACE_IN_MEMORY.sub("", _GENERATED_FILE.sub("", text))
 
 
 def describe_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
