@@ -65,13 +65,14 @@ def to_archive(path: Path, output: Path, *, trust: bool, weights: bool) -> Conve
         message = f"torch reads {path} with pickle, which runs whatever the author of the file wants"
         raise UsageError(message, remedy="pass --trust if you trust where it comes from")
     from exporter import save
-    from exporter.torch_internals import guards_only_as_text
+    from exporter.emit.guards import read_guards
 
     program = _load(path)
-    notes = [
-        f"not carried: the guard {guard}, which the file has only as text" for guard in guards_only_as_text(program)
-    ]
-    return Converted(output, save(program, output, weights=weights), notes)
+    dropped = read_guards(program).dropped
+    notes = [f"not carried: the guard {guard}, which no condition can be read from" for guard in dropped]
+    with _quiet():  # of the warning that says the same
+        nbytes = save(program, output, weights=weights)
+    return Converted(output, nbytes, notes)
 
 
 def _load(path: Path) -> Any:

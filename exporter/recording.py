@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from exporter.emit.composites import plain_parts
+from exporter.emit.composites import plain_parts, take_apart
 from exporter.torch_internals import pytree
 from schema.errors import UsageError
 from schema.manifest import EXAMPLE_SEED
@@ -27,17 +27,33 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     """
     if program.example_inputs is None:
         raise UsageError("the program has no example inputs", remedy="capture it with example inputs")
-    args, kwargs = copy.deepcopy(program.example_inputs)
+    args, kwargs = _copied(program.example_inputs)
     buffers = [program.state_dict[name] for name in program.graph_signature.buffers if name in program.state_dict]
     constants = [value for value in program.constants.values() if isinstance(value, torch.Tensor)]
     with _unchanged([*buffers, *constants]), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(EXAMPLE_SEED)
         try:
-            return list(pytree.tree_leaves(program.module()(*args, **kwargs)))
+            outputs = pytree.tree_leaves(program.module()(*args, **kwargs))
         except Exception as error:  # whatever the module or torch raises
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             message = f"the program fails on its own example inputs: {reason}"
             raise UsageError(message, remedy="give it inputs that it can run, or do not record outputs") from error
+        return [_compact(output) if isinstance(output, torch.Tensor) else output for output in outputs]
+
+
+def _copied(example: Any) -> Any:
+    """A copy of example inputs, which share among each other what the originals share."""
+    tensors = [leaf for leaf in pytree.tree_leaves(example) if isinstance(leaf, torch.Tensor)]
+    # Python cannot copy these by itself.
+    copied = {id(t): t.detach().clone() for t in tensors if t.layout is not torch.strided or not t.is_leaf}
+    return copy.deepcopy(example, dict[int, Any](copied))
+
+
+def _compact(output: torch.Tensor) -> torch.Tensor:
+    """An output without the memory around it, which kernels may leave as it was before them."""
+    if take_apart(output, ()) or output.untyped_storage().nbytes() <= output.numel() * output.itemsize:
+        return output
+    return output.clone()
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def save(
     """Write a program, or several under the names of their methods, to one archive.
 
     The file is complete under its final name or not there at all; an older one under that name stays until then.
+    Guards that a program has only as text, as those that ``torch.export.load`` gives, are read back as conditions; one
+    in which none can be read is dropped with a warning.
 
     Args:
         program: A program, which becomes the method ``forward``; or programs by name. They share their tensors.

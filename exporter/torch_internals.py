@@ -97,6 +97,7 @@ from torch.fx.experimental.symbolic_shapes import (
     PropagateUnbackedSymInts as PropagateUnbackedSymInts,
     RelaxedUnspecConstraint as RelaxedUnspecConstraint,
     ShapeEnv as ShapeEnv,
+    ShapeGuardPythonPrinter as _ShapeGuardPythonPrinter,
     StatelessSymbolicContext as StatelessSymbolicContext,
     StrictMinMaxConstraint as StrictMinMaxConstraint,
     SubclassSymbolicContext as SubclassSymbolicContext,
@@ -396,6 +397,15 @@ def guards_only_as_text(program: torch.export.ExportedProgram) -> list[str]:
     """Guards of a program that its shape environment does not know, as in one that ``torch.export.load`` gave."""
     known = torch.export.exported_program._convert_guards_to_code(program.graph_module)  # type: ignore[no-untyped-call]
     return [guard for guard in program._guards_code if guard not in known]
+
+
+def print_guard(condition: Any, sources: dict[Any, list[Source]]) -> str:
+    """A condition as torch writes guards, in terms of the places that its symbols come from."""
+    return str(_ShapeGuardPythonPrinter(sources, _source_name, sources).doprint(condition))
+
+
+def _source_name(source: Any) -> str:
+    return str(source.name() if callable(source.name) else source.name)
 
 
 # --- custom operators ----------------------------------------------------------------------------------------

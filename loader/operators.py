@@ -19,7 +19,15 @@ from loader.torch_internals import HigherOrderOperator, OpOverload, predispatch
 from schema.errors import Loc, OperatorError, UsageError
 from schema.manifest import OperatorUse
 from schema.names import is_identifier
-from schema.operators import ALLOWED_NAMESPACES, FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS, SCRIPT_TYPES, split_target
+from schema.operators import (
+    ALLOWED_NAMESPACES,
+    FORBIDDEN,
+    HIGHER_ORDER,
+    PYTHON_FUNCTIONS,
+    RUNS_TEXT,
+    SCRIPT_TYPES,
+    split_target,
+)
 
 _MODULES: dict[str, Any] = {
     "operator": operator,
@@ -36,7 +44,7 @@ class Operators:
     """Resolves targets.
 
     Args:
-        allow: Namespaces of custom operators that the caller admits.
+        allow: What the caller admits: namespaces of custom operators, and operators that run text.
         recorded: What the archive says of the operators that it calls.
 
     Raises:
@@ -65,6 +73,9 @@ class Operators:
                 f"the program calls the custom operator {target[:120]}", loc=loc, remedy=self._how_to_admit(namespace)
             )
         if namespace == "higher_order":
+            if name in RUNS_TEXT - self._allowed:
+                remedy = f'if you trust it, pass allow_ops=["{name}"]; on the command line: --allow-ops {name}'
+                raise OperatorError(f"the program runs text that it holds, through {name}", loc=loc, remedy=remedy)
             return _higher_order(name, loc)
         found = _overload(namespace, name, overload, loc, self._providers([namespace]))
         if namespace not in ALLOWED_NAMESPACES:
@@ -107,7 +118,7 @@ def _python_function(target: str, loc: Loc) -> Callable[..., Any]:
 
 
 def _higher_order(name: str, loc: Loc) -> Callable[..., Any]:
-    found = getattr(torch.ops.higher_order, name, None) if name in HIGHER_ORDER else None
+    found = getattr(torch.ops.higher_order, name, None) if name in HIGHER_ORDER | RUNS_TEXT else None
     if not isinstance(found, HigherOrderOperator):
         raise OperatorError(f"torch {torch.__version__} has no higher-order operator {name[:80]!r}", loc=loc)
     return found

@@ -54,6 +54,9 @@ HIGHER_ORDER: Final[frozenset[str]] = frozenset(
 )
 """Higher-order operators that a node may call."""
 
+RUNS_TEXT: Final[frozenset[str]] = frozenset({"inline_asm_elementwise"})
+"""Higher-order operators that run text of the program as code of a device; only where the caller names them."""
+
 ALLOWED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "higher_order", "python"})
 """Namespaces that need no permission; others only where the caller names them."""
 

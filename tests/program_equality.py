@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from typing import Any
 
 import torch
@@ -17,8 +17,14 @@ from exporter.emit.debug import qualified_name
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 """The "file" of generated code; torch numbers them through a whole process."""
 
+_PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object is, as its ``repr`` may tell."""
+
 _ADDRESS = re.compile(r"\d{12,}")
 """A Python object, by its address; no two captures agree on it."""
+
+Facts = Iterator[tuple[str, Any]]
+"""What a program says, each with where it stands."""
 
 _COUNTED = {"creation_timestamp", "seq_nr"}
 """Metadata that is counted through a whole process, or a time: two captures of one module differ in it."""
@@ -42,9 +48,7 @@ def assert_equal_programs(
     Raises:
         AssertionError: They differ. The message says where, and shows both.
     """
-    for where, left, right in _facts(actual, expected, stack_traces=stack_traces):
-        if not same(left, right):
-            raise AssertionError(f"programs differ in {where}\n{_difference(left, right)}")
+    _assert_same(*(facts(program, stack_traces=stack_traces) for program in (actual, expected)))
     if same_tensors:
         for key, tensor in expected.state_dict.items():
             assert actual.state_dict[key] is tensor, f"state_dict[{key!r}] is another tensor object"
@@ -72,7 +76,11 @@ def assert_loaded_equal(loaded: torch.export.ExportedProgram, saved: torch.expor
     Raises:
         AssertionError: They differ. The message says where, and shows both.
     """
-    for where, left, right in _facts(loaded, saved, stack_traces=True, stored=True):
+    _assert_same(facts(loaded, stored=True), facts(saved, stored=True))
+
+
+def _assert_same(actual: Facts, expected: Facts) -> None:
+    for (_, left), (where, right) in zip(actual, expected, strict=True):
         if not same(left, right):
             raise AssertionError(f"programs differ in {where}\n{_difference(left, right)}")
 
@@ -85,7 +93,7 @@ def same(left: Any, right: Any) -> bool:
         case torch.SymInt() | torch.SymFloat() | torch.SymBool():
             return type(left) is type(right) and str(left) == str(right)
         case str():
-            return type(right) is str and _GENERATED_FILE.sub("", left) == _GENERATED_FILE.sub("", right)
+            return type(right) is str and normal(left) == normal(right)
         case float():
             return type(right) is float and repr(left) == repr(right)  # which tells zeros apart, but no NaNs
         case complex():
@@ -123,6 +131,11 @@ def same(left: Any, right: Any) -> bool:
             return type(left) is type(right) and bool(left == right)
 
 
+def normal(text: str) -> str:
+    """A text without what no two processes agree on."""
+    return _PLACE_IN_MEMORY.sub("", _GENERATED_FILE.sub("", text))
+
+
 def describe_tensor(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Everything about a tensor but its values; sizes as text, because symbols compare by environment."""
     layout = tensor.layout
@@ -144,14 +157,14 @@ def _same_tensor(left: torch.Tensor, right: torch.Tensor) -> bool:
         return True
     if describe_tensor(left) != describe_tensor(right):
         return False
-    if _is_fake(left) or _is_fake(right) or left.is_meta:
+    if has_no_data(left) or has_no_data(right):
         return _is_fake(left) == _is_fake(right)
     if hasattr(left, "__tensor_flatten__"):
         inner, context = left.__tensor_flatten__()
         others, other_context = right.__tensor_flatten__()
         parts = [(getattr(left, name), getattr(right, name)) for name in inner]
         return inner == others and same(context, other_context) and all(same(a, b) for a, b in parts)
-    return torch.equal(_bits(left), _bits(right))
+    return torch.equal(bits(left), bits(right))
 
 
 def _is_fake(tensor: torch.Tensor) -> bool:
@@ -160,32 +173,43 @@ def _is_fake(tensor: torch.Tensor) -> bool:
     return fake or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
+def has_no_data(tensor: torch.Tensor) -> bool:
+    """Has a tensor only a description?"""
+    return tensor.is_meta or _is_fake(tensor)
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements of a tensor, as bytes."""
     dense = tensor.detach().resolve_conj().resolve_neg()
     dense = dense.to_dense() if dense.layout is not torch.strided else dense
     return dense.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
 
 
-_Fact = tuple[str, Any, Any]
+def facts(program: torch.export.ExportedProgram, *, stored: bool = False, stack_traces: bool = True) -> Facts:
+    """Everything that a program says; in step with that of another one up to the first thing in which they differ.
 
+    Args:
+        program: The program.
+        stored: Only what an archive keeps, see :func:`assert_loaded_equal`.
+        stack_traces: Also where nodes come from in the source.
 
-def _facts(
-    a: torch.export.ExportedProgram, b: torch.export.ExportedProgram, *, stack_traces: bool, stored: bool = False
-) -> Iterator[_Fact]:
+    Yields:
+        Each fact, with where it stands.
+    """
+    omitted = {*(NOT_STORED if stored else ()), *(() if stack_traces else ("stack_trace",))}
     for where, read in _WHOLE.items():
-        yield where, read(a), read(b)
-    left, right = dict(_graphs(a.graph_module)), dict(_graphs(b.graph_module))
-    yield "the names of the subgraphs", list(left), list(right)
-    for path in right:
-        yield from _graph_facts(path, left[path].graph, right[path].graph, stack_traces=stack_traces, stored=stored)
+        yield where, read(program)
+    graphs = dict(_graphs(program.graph_module))
+    yield "the names of the subgraphs", list(graphs)
+    for path, module in graphs.items():
+        yield from _graph_facts(path, module.graph, omitted, stored=stored)
         if not stored:
-            yield f"{path}: the metadata of the graph module", _meta(left[path]), _meta(right[path])
+            yield f"{path}: the metadata of the graph module", _meta(module)
         # torch leaves some programs with code that is older than their graph: a file holds the graph.
-        code = [(each.graph.python_code("self").src if stored else each.code) for each in (left[path], right[path])]
-        yield f"{path}: the generated code", *code
-    for name in ("state_dict", "constants"):
-        yield name, getattr(a, name), getattr(b, name)
-    yield "the example inputs", _flat(a.example_inputs), _flat(b.example_inputs)
+        yield f"{path}: the generated code", module.graph.python_code("self").src if stored else module.code
+    yield "state_dict", program.state_dict
+    yield "constants", program.constants
+    yield "the example inputs", _flat(program.example_inputs)
 
 
 _WHOLE: dict[str, Callable[[torch.export.ExportedProgram], Any]] = {
@@ -207,32 +231,25 @@ def _graphs(module: torch.fx.GraphModule) -> Iterator[tuple[str, torch.fx.GraphM
             yield path or "graph", child
 
 
-def _graph_facts(
-    path: str, a: torch.fx.Graph, b: torch.fx.Graph, *, stack_traces: bool, stored: bool
-) -> Iterator[_Fact]:
-    left, right = list(a.nodes), list(b.nodes)
-    yield f"{path}: the nodes", [node.format_node() for node in left], [node.format_node() for node in right]
-    for one, other in zip(left, right, strict=True):
-        where = f"{path}, node {other.name}"
-        yield f"{where}: operator", (one.op, str(one.target)), (other.op, str(other.target))
-        yield f"{where}: arguments", (one.args, one.kwargs), (other.args, other.kwargs)
-        mine, theirs = dict(one.meta), dict(other.meta)
-        if not stack_traces:
-            mine.pop("stack_trace", None)
-            theirs.pop("stack_trace", None)
-        if stored:
-            mine, theirs = _stored(mine), _stored(theirs)
-        yield f"{where}: which metadata it has", sorted(mine), sorted(theirs)
-        for key in theirs.keys() - _COUNTED:
-            yield f"{where}: {key}", _plain(mine[key]), _plain(theirs[key])
+def _graph_facts(path: str, graph: torch.fx.Graph, omitted: AbstractSet[str], *, stored: bool) -> Facts:
+    yield f"{path}: the nodes", [node.format_node() for node in graph.nodes]
+    for node in graph.nodes:
+        where = f"{path}, node {node.name}"
+        yield f"{where}: operator", (node.op, str(node.target))
+        yield f"{where}: arguments", (node.args, node.kwargs)
+        meta = {key: value for key, value in node.meta.items() if key not in omitted}
+        meta = _as_loaded(meta) if stored else meta
+        yield f"{where}: which metadata it has", sorted(meta)
+        for key in sorted(meta.keys() - _COUNTED):
+            yield f"{where}: {key}", _plain(meta[key])
 
 
-def _stored(meta: dict[str, Any]) -> dict[str, Any]:
-    """What an archive keeps of a node's metadata."""
-    kept = {key: value for key, value in meta.items() if key not in NOT_STORED}
-    if "source_fn_stack" in kept:  # functions come back as names, which nothing resolves
-        kept["source_fn_stack"] = [(name, qualified_name(function)) for name, function in kept["source_fn_stack"]]
-    return pytree.tree_map_only(torch.Tensor, lambda t: _described(t), kept)
+def _as_loaded(meta: dict[str, Any]) -> dict[str, Any]:
+    """A node's metadata as a file gives it back."""
+    if "source_fn_stack" in meta:  # functions come back as names, which nothing resolves
+        named = [(name, qualified_name(function)) for name, function in meta["source_fn_stack"]]
+        meta = {**meta, "source_fn_stack": named}
+    return pytree.tree_map_only(torch.Tensor, lambda t: _described(t), meta)
 
 
 def _described(tensor: torch.Tensor) -> str:

@@ -170,3 +170,22 @@ def test_inspect_says_what_is_needed(folder: Path) -> None:
     summary = archive.inspect(folder / "model")
     assert "  needs: archive_test_ops.kernels" in summary_lines(summary)
     assert any(line.endswith("from archive_test_ops.kernels") for line in operator_lines(summary.methods[0]))
+
+
+class Assembly(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        arguments = {"asm_str": "add.f32 $0, $1, $1;", "constraints": "=f,f", "dtype": torch.float32}
+        return torch.ops.higher_order.inline_asm_elementwise(x, **arguments)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.ops.higher_order, "inline_asm_elementwise"), reason="this torch has no such operator"
+)
+def test_text_that_an_operator_runs_must_be_admitted_by_the_name_of_the_operator(tmp_path: Path) -> None:
+    exporter.export(Assembly(), (torch.ones(2),), path=tmp_path / "program")
+    for load in (loader.load, loader.load_module):
+        with pytest.raises(OperatorError, match="runs text that it holds") as caught:
+            load(tmp_path / "program")
+        assert 'pass allow_ops=["inline_asm_elementwise"]' in caught.value.remedy
+    loaded = loader.load(tmp_path / "program", allow_ops=["inline_asm_elementwise"])
+    assert "add.f32 $0, $1, $1;" in str(loaded.graph)

@@ -238,6 +238,32 @@ def test_what_no_reader_calls_is_refused_at_save(tmp_path: Path) -> None:
         exporter.save(program, tmp_path / "program")
 
 
+def test_a_module_among_the_inputs_is_refused_at_save(tmp_path: Path) -> None:
+    program = exporter.capture(Model(lambda _, x, module: module(x)), (X, torch.nn.Linear(4, 4)))
+    with pytest.raises(UnsupportedError, match="an input is a module, of class Linear") as caught:
+        exporter.save(program, tmp_path / "program")
+    assert caught.value.remedy == "make it a submodule of the captured one, or pass its tensors"
+
+
+class Fields(collections.OrderedDict[str, Any]):
+    """Says that its parts are items, as outputs of models do; a stand-in for it says that they are attributes."""
+
+
+pytree.register_pytree_node(
+    Fields,
+    lambda fields: (list(fields.values()), list(fields)),
+    lambda values, names: Fields(zip(names, values, strict=True)),
+    serialized_type_name="tests.test_survival.Fields",
+    flatten_with_keys_fn=lambda fields: ([(pytree.MappingKey(k), v) for k, v in fields.items()], list(fields)),
+)
+
+
+def test_fields_of_outputs_are_named_as_a_stand_in_names_them(tmp_path: Path) -> None:
+    exporter.export(Model(lambda _, x: (Fields({"a": x + 1, "b c": x}), {"a": x})), (X,), path=tmp_path / "program")
+    outputs = archive.inspect(tmp_path / "program").methods[0].outputs
+    assert [port.name for port in outputs] == ["output[0].a", "output[0]['b c']", "output[1]['a']"]
+
+
 def branches(scale: torch.Tensor) -> Callable[..., Any]:
     return lambda _, x: torch.cond(x.sum() > 0, lambda a: a + torch.tensor([1.0, 2, 3, 4]), lambda a: a * scale, (x,))
 

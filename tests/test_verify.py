@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,35 @@ def test_a_good_archive_passes_every_check(name: str, tmp_path: Path) -> None:
     assert report.ok, report
     assert report.checks[-1].detail == "outputs equal bit for bit"
     assert all(torch.equal(program.state_dict[key], value) for key, value in state.items()), "recording left a mark"
+
+
+def test_recorded_outputs_take_the_room_of_their_elements(tmp_path: Path) -> None:
+    class Part(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x] * 100_000)[:2]
+
+    exporter.export(Part(), (torch.ones(4),), path=tmp_path / "model", record_outputs=True)
+    assert (tmp_path / "model").stat().st_size < 10_000
+    assert loader.verify(tmp_path / "model").ok
+
+
+INPUTS: dict[str, Callable[[], torch.Tensor]] = {
+    "computed with gradients": lambda: torch.ones(2, 2, requires_grad=True) * 2,
+    "sparse rows": lambda: torch.eye(2).to_sparse_csr(),
+    "sparse coordinates": lambda: torch.eye(2).to_sparse_coo(),
+    "a view": lambda: torch.ones(4, 4)[1::2, 1::2],
+}
+
+
+@pytest.mark.filterwarnings("ignore:(Sparse|The .grad attribute):UserWarning")  # torch's own
+@pytest.mark.parametrize("name", INPUTS)
+def test_outputs_are_recorded_for_inputs_of_every_kind(name: str, tmp_path: Path) -> None:
+    class Product(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x @ y
+
+    exporter.export(Product(), (INPUTS[name](), torch.ones(2, 2)), path=tmp_path / "model", record_outputs=True)
+    assert loader.verify(tmp_path / "model").ok
 
 
 def test_outputs_that_differ_are_found(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from exporter.torch_internals import HigherOrderOperator, OpOverload, predispatch
 from schema.errors import Loc, UnsupportedError
-from schema.operators import FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS
+from schema.operators import FORBIDDEN, HIGHER_ORDER, PYTHON_FUNCTIONS, RUNS_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def emit_operator(function: object, loc: Loc) -> str:
             remedy = "remove it from the module: it does more than to compute from its inputs"
             raise UnsupportedError(f"no archive may call the operator {function}", loc=loc, remedy=remedy)
         return f"{function._schema.name}.{function._overloadname}"
-    if isinstance(function, HigherOrderOperator) and function.__name__ in HIGHER_ORDER:
+    if isinstance(function, HigherOrderOperator) and function.__name__ in HIGHER_ORDER | RUNS_TEXT:
         return f"higher_order::{function.__name__}"
     try:
         return _python_names()[function]  # type: ignore[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -11,10 +12,15 @@ from exporter.emit.literals import emit_literal, torch_name
 from exporter.torch_internals import find_shape_env, pytree, user_labels
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
+from schema.names import is_identifier
 from schema.signature import USER_OUTPUT_KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import fx
+
+_MAPPINGS = (dict, OrderedDict, defaultdict)
 
 
 def emit_ports(program: torch.export.ExportedProgram) -> tuple[list[Port], list[Port]]:
@@ -50,12 +56,22 @@ def _input_names(call: Any, count: int) -> list[str]:
 def _names(spec: Any, count: int, root: str) -> list[str]:
     try:
         value = pytree.tree_unflatten([0] * count, spec)
-        paths = [path for path, _ in pytree.tree_flatten_with_path(value)[0]]
+        paths = [_path(value, path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
     except Exception:  # a user's class may refuse plain numbers, in whatever way; names are for people only
         paths = []
     if len(paths) != count:
         return [f"{root}[{index}]" for index in range(count)]
-    return [root + pytree.keystr(path) for path in paths]
+    return [root + path for path in paths]
+
+
+def _path(value: Any, path: Sequence[Any]) -> str:
+    """A path into a value; fields of its classes are attributes, however a class that is there says it."""
+    text = ""
+    for entry in path:
+        named = isinstance(entry, pytree.MappingKey) and type(value) not in _MAPPINGS and is_identifier(str(entry.key))
+        text += f".{entry.key}" if named else str(entry)
+        value = entry.get(value)
+    return text
 
 
 def _port(name: str, argument: Any, nodes: dict[str, fx.Node], dimensions: _Dimensions) -> Port:

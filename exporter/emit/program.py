@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from archive.documents import check_document
 from archive.writing import Blob, bytes_blob, digests
 from exporter.emit.debug import emit_debug
 from exporter.emit.graph import GraphEmitter
+from exporter.emit.guards import Guards, read_guards
 from exporter.emit.literals import emit_literal
 from exporter.emit.operators import emit_operator
 from exporter.emit.ports import emit_ports
@@ -86,6 +88,14 @@ def emit_programs(
     return Emitted(manifest, [*stored.blobs, *sections])
 
 
+def _guards(program: torch.export.ExportedProgram) -> Guards:
+    """The guards of a program, with a warning of those that cannot be stored."""
+    guards = read_guards(program)
+    for text in guards.dropped:
+        warnings.warn(f"the guard {text} is only text, in which no condition can be read: it is dropped", stacklevel=2)
+    return guards
+
+
 def _features(row: documents.Tensor | documents.Storage | Value) -> set[str]:
     """What a reader must understand to make the right tensor of a row."""
     match row:
@@ -131,7 +141,7 @@ class _MethodEmitter:
     ) -> tuple[documents.Method, list[Blob]]:
         program = self._program
         signature = emit_signature(program.graph_signature)
-        symbols = SymbolTable(find_shape_env(program.graph_module))
+        symbols = SymbolTable(find_shape_env(program.graph_module), _guards(program))
         # Before what graphs read: where they share memory, it is stored under the name that a parameter has.
         state, constants = self._state(), self._constant_tensors()
         graphs = GraphEmitter(symbols, self._place_constant)

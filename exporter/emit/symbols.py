@@ -24,14 +24,22 @@ from schema.names import is_identifier, is_plain_text
 if TYPE_CHECKING:
     import torch
 
+    from exporter.emit.guards import Guards
+
 _PROPERTIES = {"SIZE": "size", "STRIDE": "stride", "STORAGE_OFFSET": "offset"}
 
 
 class SymbolTable:
-    """Collects what a program says about sizes and numbers that are not known before it runs."""
+    """Collects what a program says about sizes and numbers that are not known before it runs.
 
-    def __init__(self, shape_env: ShapeEnv | None) -> None:
+    Args:
+        shape_env: What knows the symbols; None if there are none.
+        guards: The program's guards.
+    """
+
+    def __init__(self, shape_env: ShapeEnv | None, guards: Guards) -> None:
         self._shape_env = shape_env
+        self._guards = guards
         self._hints = backed_hints(shape_env) if shape_env else {}
         self._labels = user_labels(shape_env) if shape_env else {}
         self._symbols: list[constraints.Symbol] = []
@@ -65,10 +73,9 @@ class SymbolTable:
             constraints.RangeConstraint(self.expression(expression), self.interval(interval))
             for expression, interval in program.range_constraints.items()
         ]
-        guards = self._shape_env.guards if self._shape_env else []
-        emitted_guards = [constraints.Guard(self.expression(guard.expr)) for guard in guards]
+        guards = [constraints.Guard(self.expression(condition)) for condition in self._guards.conditions]
         return constraints.Constraints(
-            symbols=self._symbols, expressions=self._expressions.rows, ranges=ranges, guards=emitted_guards
+            symbols=self._symbols, expressions=self._expressions.rows, ranges=ranges, guards=guards
         )
 
     def _describe(self, symbol: Any) -> constraints.Symbol:
@@ -85,7 +92,8 @@ class SymbolTable:
         )
 
     def _sources(self, symbol: Any) -> list[constraints.Source]:
-        sources = self._shape_env.var_to_sources.get(symbol, []) if self._shape_env else []
+        known = self._shape_env.var_to_sources if self._shape_env else {}
+        sources = known.get(symbol) or self._guards.sources.get(symbol, [])
         return [emitted for source in sources if (emitted := _emit_source(source))]
 
     def _row(self, expression: Any) -> constraints.Expression:

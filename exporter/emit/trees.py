@@ -64,6 +64,9 @@ class CallEmitter:
         """
         if spec.is_leaf():
             return documents.Leaf()
+        if isinstance(spec.type, type) and issubclass(spec.type, torch.nn.Module):
+            remedy = "make it a submodule of the captured one, or pass its tensors"
+            raise UnsupportedError(f"an input is a module, of class {spec.type.__qualname__}", loc=loc, remedy=remedy)
         kind = _describe(spec)
         children = [self.tree(child, (*loc, index), inputs=inputs) for index, child in enumerate(spec.children())]
         context = _context(spec, kind, loc)

@@ -84,10 +84,23 @@ class SymbolBuilder:
         return {self.expressions[row.expression]: self._interval(row.interval) for row in self._document.ranges}
 
     def guard(self) -> None:
-        """Tell the shape environment the program's guards."""
-        if self._document.guards:
-            guards = [shape_guard(self.expressions[row.condition]) for row in self._document.guards]
-            self._shape_env.guards[:] = guards
+        """Tell the shape environment the program's guards, once all numbers are made."""
+        conditions = [self.expressions[row.condition] for row in self._document.guards]
+        if not conditions:
+            return
+        self._shape_env.guards[:] = map(shape_guard, conditions)
+        used = [row.expression for row in self._document.ranges] + [expression for _, expression, _ in self._numbers]
+        live = set().union(*(self.expressions[place].free_symbols for place in used))
+        for condition in conditions:
+            if isinstance(condition, self._sympy.Equality):
+                self._replace(condition, live)
+
+    def _replace(self, equality: Any, live: set[Any]) -> None:
+        """Let what equals a symbol that only guards speak of stand in for it, as when it was captured."""
+        for symbol, other in (equality.args, equality.args[::-1]):
+            if symbol.is_Symbol and symbol not in live | other.free_symbols:
+                self._shape_env.replacements[symbol] = other
+                return
 
     def number(self, row: Symbolic, loc: Loc) -> Any:
         """A symbolic int, float or bool; the same one for equal rows."""

@@ -9,15 +9,16 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.databases.judging import Task, Verdict
+from tests.databases.judging import Verdict, judge
 from tests.databases.samples import MODES, SUITES, Choice
-from tests.databases.workers import judge_all
+from tests.databases.tasks import Task
+from tests.databases.workers import Process, work_on_all
 
 COLUMNS = {
     "cases": lambda verdict: True,
@@ -48,7 +49,8 @@ def main() -> None:
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # of `timeout`
     with contextlib.suppress(KeyboardInterrupt):  # what is known until then is told
-        for number, (task, verdicts) in enumerate(judge_all(tasks, options.workers, options.limit), 1):
+        judged = work_on_all(tasks, options.workers, lambda: _judge(options.limit))
+        for number, (task, verdicts) in enumerate(judged, 1):
             results[task.mode, task.suite] += verdicts
             print(f"{number} of {len(tasks)}: {task.mode} {task.suite} {task.name}", end="\033[K\r", file=sys.stderr)
     print(*_table(results), *_report(results), sep="\n")
@@ -68,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=float, default=120, help="how many seconds one sample may take")
     parser.add_argument("--json", type=Path, help="where to write numbers and reasons")
     return parser
+
+
+def _judge(limit: float) -> Callable[[Task], Iterator[Verdict]]:
+    process = Process(judge, limit)
+    return lambda task: process.ask_samples(task, lambda name, reason: Verdict(name, reasons=(("lost", reason),)))
 
 
 def _count(verdicts: Sequence[Verdict]) -> dict[str, int]:

@@ -16,20 +16,9 @@ from torch.utils import _pytree as pytree
 
 import exporter
 import loader
-from schema.errors import CaptureError
-from tests.databases.samples import MODES, Choice, Mode, Sample, samples
+from tests.databases.samples import MODES, Mode, Sample, samples
+from tests.databases.tasks import TRUSTED, Task, one_line
 from tests.program_equality import assert_equal_programs, assert_loaded_equal, same
-
-
-@dataclass(frozen=True)
-class Task:
-    """One case of a suite in one mode: all of its samples from a number on."""
-
-    suite: str
-    name: str
-    mode: str
-    choice: Choice
-    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,10 +41,6 @@ class Verdict:
     equal: bool = False
     survived: bool = False
     reasons: tuple[tuple[str, str], ...] = ()
-
-
-TRUSTED = ("testlib", "transformers")
-"""Namespaces of custom operators that the suites register."""
 
 
 def judge(task: Task) -> Iterator[Verdict]:
@@ -157,10 +142,3 @@ def assert_survives(program: torch.export.ExportedProgram, path: Path) -> None:
     content = path.read_bytes()
     exporter.save(loaded, path, keep_paths=True)
     assert path.read_bytes() == content
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error in one line: its kind, and ours with its place."""
-    text = " | ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    kind = "" if isinstance(error, CaptureError | AssertionError) else f"{type(error).__name__}: "
-    return f"{kind}{text}"[:300]

@@ -1,4 +1,4 @@
-"""Processes that judge cases: one that crashes or hangs loses no case but its own."""
+"""Processes that work on cases: one that crashes or hangs loses no case but its own."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import logging
 import multiprocessing
 import os
 import queue
+import resource
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
-from tests.databases.judging import Task, Verdict, judge
+from tests.databases.tasks import Task
 
 _START = 120.0
 """Seconds that a new process may take to import torch."""
@@ -23,30 +24,41 @@ _START = 120.0
 _MOST_LOSSES = 3
 """After so many losses the rest of a case is given up."""
 
+_MEMORY = 12 * 2**30
+"""How many bytes a process may address: it fails before the machine does."""
 
-def judge_all(tasks: Iterable[Task], workers: int, limit: float) -> Iterator[tuple[Task, list[Verdict]]]:
-    """Judge tasks in processes.
+AnyTask = TypeVar("AnyTask", bound=Task)
+Result = TypeVar("Result")
+
+
+class Lost(Exception):
+    """A process crashed or took too long; it was replaced."""
+
+
+def work_on_all(
+    tasks: Iterable[AnyTask], workers: int, start: Callable[[], Callable[[AnyTask], Iterator[Result]]]
+) -> Iterator[tuple[AnyTask, list[Result]]]:
+    """Work on several tasks at once.
 
     Args:
         tasks: The cases.
-        workers: How many processes.
-        limit: How many seconds one sample may take.
+        workers: How many at once.
+        start: Starts the processes that one worker needs, and returns what gives the results of a task.
 
     Yields:
-        Each task with the verdicts on its samples, as they are done.
+        Each task with its results, as they are done.
     """
     remaining, lock, done = iter(tasks), threading.Lock(), queue.SimpleQueue[Any]()
 
     def work() -> None:
         try:
-            worker = _Worker(limit)
+            results = start()
             while True:
                 with lock:
                     task = next(remaining, None)
                 if task is None:
                     break
-                done.put((task, list(worker.judge(task))))
-            worker.stop()
+                done.put((task, list(results(task))))
         finally:  # a thread that dies has printed why
             done.put(None)
 
@@ -56,65 +68,83 @@ def judge_all(tasks: Iterable[Task], workers: int, limit: float) -> Iterator[tup
         yield from iter(done.get, None)
 
 
-class _Worker:
-    """A process that is replaced when it is lost."""
+class Process(Generic[Result]):
+    """A process that is replaced when it is lost, and ends with this one.
 
-    def __init__(self, limit: float) -> None:
-        self.limit = limit
-        self.start()
+    Args:
+        answer: What it answers a question with, a function of a module.
+        limit: How many seconds one answer may take.
+    """
 
-    def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
-        if self.connection.poll(_START):
-            self.connection.recv()
+    def __init__(self, answer: Callable[[Any], Iterator[Result]], limit: float) -> None:
+        self._answer = answer
+        self._limit = limit
+        self._start()
 
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
+    def ask(self, question: Any) -> Iterator[Result]:
+        """All that it answers.
 
-    def judge(self, task: Task) -> Iterator[Verdict]:
-        """Judge the samples of a task; where the process is lost, go on behind the sample that it was lost with."""
-        losses = 0
-        while losses < _MOST_LOSSES:
+        Raises:
+            Lost: It was lost over the next answer.
+        """
+        try:
+            self._connection.send(question)
+            while True:
+                if not self._connection.poll(self._limit):
+                    raise TimeoutError(f"took longer than {self._limit:g} s")
+                answer = self._connection.recv()
+                if answer is None:
+                    return
+                yield answer
+        except (EOFError, ConnectionError, TimeoutError) as loss:
+            self._stop()
+            reason = str(loss) or f"the process ended with status {self._process.exitcode}"
+            self._start()
+            raise Lost(reason) from loss
+
+    def ask_samples(self, task: Task, lost: Callable[[str, str], Result]) -> Iterator[Result]:
+        """The results for the samples of a task; where the process is lost, it goes on behind that sample.
+
+        Args:
+            task: The question.
+            lost: Makes a result of the name of a sample and of how the process was lost.
+        """
+        for _ in range(_MOST_LOSSES):
             try:
-                for verdict in self._ask(task):
-                    yield verdict
+                for result in self.ask(task):
+                    yield result
                     task = dataclasses.replace(task, first=task.first + 1)
                 return
-            except (EOFError, ConnectionError, TimeoutError) as loss:
-                losses += 1
-                self.stop()
-                reason = str(loss) or f"the process ended with status {self.process.exitcode}"
-                yield Verdict(f"{task.name} ({task.first})", reasons=(("lost", reason),))
+            except Lost as loss:
+                yield lost(f"{task.name} ({task.first})", str(loss))
                 task = dataclasses.replace(task, first=task.first + 1)
-                self.start()
 
-    def _ask(self, task: Task) -> Iterator[Verdict]:
-        self.connection.send(task)
-        while True:
-            if not self.connection.poll(self.limit):
-                raise TimeoutError(f"took longer than {self.limit:g} s")
-            verdict = self.connection.recv()
-            if verdict is None:
-                return
-            yield verdict
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._answer), daemon=True)
+        self._process.start()
+        theirs.close()
+        if self._connection.poll(_START):
+            self._connection.recv()
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
 
 
-def _serve(connection: Connection) -> None:
-    """Judge what comes, until nobody asks any more."""
+def _serve(connection: Connection, answer: Callable[[Any], Iterator[Any]]) -> None:
+    """Answer what comes, until nobody asks any more."""
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with open(os.devnull, "w") as nowhere:
         for noisy in (1, 2):  # torch prints the graphs that it fails with, and warnings from C++
             os.dup2(nowhere.fileno(), noisy)
     connection.send(None)  # ready: everything is imported
     while True:
-        for verdict in judge(connection.recv()):
-            connection.send(verdict)
+        for each in answer(connection.recv()):
+            connection.send(each)
         connection.send(None)
