@@ -1,7 +1,5 @@
 """The ``calls`` section: the module call graph, and how nested inputs and outputs are flattened."""
 
-from __future__ import annotations
-
 from typing import Final, Union
 
 from msgspec import Struct
@@ -30,7 +28,7 @@ class Branch(Row, frozen=True, tag="branch"):
 
     container: int
     context: Literal
-    children: list[Tree]
+    children: list["Tree"]
 
 
 Tree = Union[Leaf, Branch]  # noqa: UP007

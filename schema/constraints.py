@@ -4,8 +4,6 @@ Expressions are opcodes, not text: a row names its function and its operands by 
 operand stands before the row that uses it. Nothing in an archive is ever parsed as an expression.
 """
 
-from __future__ import annotations
-
 from typing import Final, Union
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """The ``debug`` section: where in the user's source each node comes from. Read only when asked for."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 
 from schema.literals import Row

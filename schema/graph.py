@@ -7,8 +7,6 @@ An *operand* is a whole number: ``-k`` is the result of the node ``k`` places be
 graph; a number that is not negative is a place in the table of arguments.
 """
 
-from __future__ import annotations
-
 from typing import Final, Union
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """The manifest: what is in the file. The only document that is not compressed, and the first that is read."""
 
-from __future__ import annotations
-
 from typing import Final, Union
 
 from msgspec import Struct

@@ -1,7 +1,5 @@
 """The ``signature`` section: what each input and output of the graph is to the program."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from msgspec import Struct

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import sys
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -45,11 +50,26 @@ def describe() -> dict[str, Any]:
 
 def _record(kind: type[msgspec.Struct]) -> dict[str, Any]:
     config = kind.__struct_config__
+    types = _annotations(sys.modules[kind.__module__])[kind.__name__]
     fields = [
-        {"name": field.name, "type": str(kind.__annotations__[field.name]), "required": field.required}
+        {"name": field.name, "type": types[field.name], "required": field.required}
         for field in msgspec.structs.fields(kind)
     ]
     return {"tag": config.tag, "array": config.array_like, "fields": fields}
+
+
+@cache
+def _annotations(module: ModuleType) -> dict[str, dict[str, str]]:
+    """The annotations of each class of a module, as they are written."""
+    return {
+        kind.name: {
+            str(field.target.id): ast.unparse(field.annotation).replace("'", "")
+            for field in kind.body
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        }
+        for kind in ast.parse(inspect.getsource(module)).body
+        if isinstance(kind, ast.ClassDef)
+    }
 
 
 def owed_bump(old: dict[str, Any], new: dict[str, Any]) -> str:
