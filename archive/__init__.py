@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from archive.reading import ArchiveFile, open_archive
+from schema.limits import Limits
 
 if TYPE_CHECKING:
     from archive.summary import Summary, inspect
 
-__all__ = ["ArchiveFile", "Summary", "inspect", "open_archive"]
+__all__ = ["ArchiveFile", "Limits", "Summary", "inspect", "open_archive"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,13 +15,14 @@ import msgspec
 from archive.text import count_text
 from schema.dtypes import CODE_BYTES
 from schema.errors import FormatError
+from schema.limits import RAISE_LIMIT
 from schema.names import MANIFEST, is_encodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_HEADER_BYTES: Final = 100_000_000
-"""The largest header that safetensors allows."""
+"""The largest header that safetensors allows; that of an archive is held to a limit of its own."""
 
 MAX_DIMENSIONS: Final = 64
 """How many dimensions a tensor may have; torch has the same limit."""
@@ -100,26 +101,27 @@ _COMPACT_START: Final = b'{"__metadata__":{"format":"pt"},'
 """How the headers begin that are written without spaces, with the metadata of an archive."""
 
 
-def read_header(read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHIVE) -> dict[str, Entry]:
+def read_header(
+    read: Callable[[int, int], bytes], size: int, kind: Kind = ARCHIVE, most: int = MAX_HEADER_BYTES
+) -> dict[str, Entry]:
     """Every tensor of a safetensors file, in the order of their bytes.
 
     Args:
         read: Gives the bytes of the file from a start to a stop.
         size: Size of the file in bytes.
         kind: ``ARCHIVE`` for one that holds an archive, ``WEIGHTS`` for any.
+        most: The most bytes that the header may have.
 
     Raises:
         FormatError: The file is no safetensors file, is truncated, breaks the rules or is not of the kind.
     """
-    first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size, kind)
+    first = _PREFIX_BYTES + _header_length(read(0, min(size, 64)), size, kind, most)
     header = read(_PREFIX_BYTES, first)
-    rows = _compact_rows(header)
-    if rows is None or (kind is ARCHIVE and MANIFEST not in rows):
-        rows = _rows(header, kind)
+    rows = _archive_rows(header) if kind is ARCHIVE else _plain_rows(header)
     return _entries(rows, first, size, kind)
 
 
-def _header_length(start: bytes, size: int, kind: Kind) -> int:
+def _header_length(start: bytes, size: int, kind: Kind, most: int) -> int:
     """Length of the header in bytes, from the first bytes of the file."""
     if not start:
         raise FormatError("the file is empty", remedy=kind.make)
@@ -128,8 +130,9 @@ def _header_length(start: bytes, size: int, kind: Kind) -> int:
     if len(start) <= _PREFIX_BYTES:
         raise FormatError(f"not a {kind.noun}: only {size} bytes", remedy=kind.make)
     length = int.from_bytes(start[:_PREFIX_BYTES], "little")
-    if length > MAX_HEADER_BYTES:
-        raise FormatError(f"declares a header of {length} bytes, more than {MAX_HEADER_BYTES}", loc=("header",))
+    if length > most:
+        remedy = RAISE_LIMIT.format("header_bytes") if kind is ARCHIVE else ""
+        raise FormatError(f"declares a header of {length} bytes, more than {most}", loc=("header",), remedy=remedy)
     if length > size - _PREFIX_BYTES:
         _refuse_truncated(_PREFIX_BYTES + length - size, "at least ")
     return length
@@ -148,41 +151,45 @@ def _refuse_truncated(missing: int, about: str = "") -> NoReturn:
     raise FormatError(f"the file is truncated: {about}{count_text(missing, 'byte')} {are} missing", remedy=remedy)
 
 
+def _archive_rows(header: bytes) -> dict[str, _Row]:
+    """The rows of a header in the one form in which archives have it; what has another shape is not made first."""
+    if json.dumps(MANIFEST).encode() not in header:
+        raise FormatError(f"a safetensors file, not a {ARCHIVE.noun}", remedy=ARCHIVE.make)
+    if not header.startswith(_COMPACT_START):
+        raise FormatError(f"does not begin with the {_METADATA} {METADATA}", loc=("header",))
+    try:
+        rows = _compact_rows(header)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
+    if rows is None:
+        raise FormatError("not in canonical form (repeated keys, spaces or escapes)", loc=("header",))
+    return rows
+
+
 def _compact_rows(header: bytes) -> dict[str, _Row] | None:
-    """The rows of a header just as safetensors writes one for us; None of any other, which may be right or wrong.
+    """The rows of a header just as safetensors writes one for us; None of any other that can be read.
 
     That they give the same bytes again shows that nothing is repeated or unknown.
     """
-    if not header.startswith(_COMPACT_START):
-        return None
     fields = b"{" + header[len(_COMPACT_START) :].rstrip(b" ")
-    try:
-        rows = _ROWS.decode(fields)
-    except (ValueError, RecursionError):
-        return None
-    return rows if rows and _METADATA not in rows and msgspec.json.encode(rows) == fields else None
+    rows = _ROWS.decode(fields)
+    return rows if _METADATA not in rows and msgspec.json.encode(rows) == fields else None
 
 
-def _rows(header: bytes, kind: Kind) -> dict[str, _Row]:
-    """The rows of any header."""
+def _plain_rows(header: bytes) -> dict[str, _Row]:
+    """The rows of a header that another writer may have written."""
     try:
+        if header.startswith(_COMPACT_START) and (rows := _compact_rows(header)):
+            return rows
         fields: dict[str, object] = json.loads(str(header, "utf-8"), object_pairs_hook=without_repeats)
-        (_check_archive if kind is ARCHIVE else _check_plain)(fields)
+        _check_metadata(fields.pop(_METADATA, {}))
         return msgspec.convert(fields, type=dict[str, _Row])
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not a valid safetensors header: {error}", loc=("header",)) from error
 
 
-def _check_archive(fields: dict[str, object]) -> None:
-    if MANIFEST not in fields:
-        raise FormatError(f"a safetensors file, not a {ARCHIVE.noun}", remedy=ARCHIVE.make)
-    if fields.pop(_METADATA, None) != METADATA:
-        raise FormatError(f"{_METADATA} is not {METADATA}", loc=("header",))
-
-
-def _check_plain(fields: dict[str, object]) -> None:
-    """Other writers' metadata are pairs of texts, and may not be there."""
-    metadata = fields.pop(_METADATA, {})
+def _check_metadata(metadata: object) -> None:
+    """Other writers' metadata are pairs of texts."""
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(f"{_METADATA} is not of texts", loc=("header",))
 

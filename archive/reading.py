@@ -14,6 +14,7 @@ from archive.structure import check_structure
 from archive.tensor_file import TensorFile
 from schema.codec import check_canonical, decode, decompress
 from schema.errors import FormatError, IntegrityError, Loc, UsageError
+from schema.limits import DEFAULT_LIMITS, RAISE_LIMIT, Limits
 from schema.manifest import Manifest
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
 from schema.version import FORMAT_VERSION, judge_version
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
     from schema.manifest import Method, Section
 
-__all__ = ["MAX_MANIFEST_BYTES", "ArchiveFile", "Entry", "open_archive"]
-
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
-"""The largest manifest that is decoded; 100,000 tensors need about a fifth of it."""
+__all__ = ["ArchiveFile", "Entry", "open_archive"]
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 
@@ -39,11 +37,12 @@ class _Preamble(msgspec.Struct):
     features: list[str] = []  # msgspec copies defaults
 
 
-def open_archive(path: str | os.PathLike[str]) -> ArchiveFile:
+def open_archive(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ArchiveFile:
     """Open an archive and check its header, manifest and structure.
 
     Args:
         path: The file.
+        limits: How much to spend on it.
 
     Raises:
         AccessError: The file is missing, not a regular file, or must not be read.
@@ -51,7 +50,7 @@ def open_archive(path: str | os.PathLike[str]) -> ArchiveFile:
         VersionError: It needs a reader that knows a later format.
         IntegrityError: Its manifest differs from what was written.
     """
-    return ArchiveFile(Path(path))
+    return ArchiveFile(Path(path), limits)
 
 
 class ArchiveFile(TensorFile):
@@ -63,8 +62,12 @@ class ArchiveFile(TensorFile):
 
     manifest: Manifest
 
+    def __init__(self, path: Path, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        super().__init__(path)
+
     def _read_entries(self) -> dict[str, Entry]:
-        entries = read_header(self._read, self.size)
+        entries = read_header(self._read, self.size, most=self._limits.header_bytes)
         self.manifest = self._read_manifest(entries)
         check_structure(self.manifest, entries)
         return entries
@@ -98,8 +101,8 @@ class ArchiveFile(TensorFile):
         frame = self.raw(section_name(method, name))
         if hashlib.sha256(frame).digest() != section.sha256:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
-        content = decompress(frame, section.decoded_nbytes, loc)
-        document = decode(content, kind, loc, canonical=self._canonical)
+        content = decompress(frame, section.decoded_nbytes, loc, self._limits)
+        document = decode(content, kind, loc, canonical=self._canonical, limits=self._limits)
         check_document(document, (name,))
         return document
 
@@ -121,21 +124,22 @@ class ArchiveFile(TensorFile):
         for name in (MANIFEST, MANIFEST_DIGEST):
             if name not in entries or entries[name].code != "U8":
                 raise FormatError(f"{name} is missing or not of bytes", loc=loc)
-        if entries[MANIFEST].nbytes > MAX_MANIFEST_BYTES:
-            raise FormatError(f"the manifest has more than {MAX_MANIFEST_BYTES} bytes", loc=loc)
+        if entries[MANIFEST].nbytes > self._limits.manifest_bytes:
+            message = f"{entries[MANIFEST].nbytes} bytes, more than {self._limits.manifest_bytes}"
+            raise FormatError(message, loc=loc, remedy=RAISE_LIMIT.format("manifest_bytes"))
         data, digest = (self._read(entries[name].start, entries[name].stop) for name in (MANIFEST, MANIFEST_DIGEST))
         if hashlib.sha256(data).digest() != digest:
             raise IntegrityError("the bytes differ from those that were written", loc=loc, remedy=_COPY_AGAIN)
-        return _decode_manifest(data, loc)
+        return _decode_manifest(data, loc, self._limits)
 
 
-def _decode_manifest(data: bytes, loc: Loc) -> Manifest:
+def _decode_manifest(data: bytes, loc: Loc, limits: Limits) -> Manifest:
     """The manifest in some bytes, of a version that this reader knows."""
     try:
-        manifest = decode(data, Manifest, loc, canonical=False)
+        manifest = decode(data, Manifest, loc, canonical=False, limits=limits)
     except FormatError:
         # That of another version may have any shape: it is to be refused by its version.
-        preamble = decode(data, _Preamble, loc, canonical=False)
+        preamble = decode(data, _Preamble, loc, canonical=False, limits=limits)
         judge_version(preamble.format, preamble.features)
         raise
     judge_version(manifest.format, manifest.features)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from archive.bounds import check_literal
 from archive.composites import check_composites, is_composite, is_plain
 from archive.header import LARGEST, MAX_DIMENSIONS
-from schema.codec import MAX_DECODED_BYTES
 from schema.dtypes import CARRIERS, stored_shape
 from schema.errors import FormatError, Loc
 from schema.names import (
@@ -221,7 +220,7 @@ def _check_method(method: Method, tensors: int, loc: Loc) -> None:
     for section in method.sections:
         if section.name not in SECTIONS:
             raise FormatError(f"unknown section {section.name[:80]!r}", loc=loc)
-        if not 0 <= section.decoded_nbytes <= MAX_DECODED_BYTES:
+        if section.decoded_nbytes < 0:
             raise FormatError(f"decodes to {section.decoded_nbytes} bytes", loc=(*loc, section.name))
     if missing := set(SECTIONS) - _OPTIONAL - {section.name for section in method.sections}:
         raise FormatError(f"section {min(missing)!r} is missing", loc=loc)

@@ -13,6 +13,7 @@ from archive.reading import open_archive
 from archive.structure import contiguous_strides
 from archive.text import literal_text
 from schema.dtypes import CARRIERS
+from schema.limits import DEFAULT_LIMITS, Limits
 from schema.names import CONSTANTS, PARTS, RESERVED
 
 if TYPE_CHECKING:
@@ -190,18 +191,19 @@ class Summary(_Part, frozen=True):
         return plain
 
 
-def inspect(path: str | os.PathLike[str], *, depth: int = 2) -> Summary:
+def inspect(path: str | os.PathLike[str], *, depth: int = 2, limits: Limits = DEFAULT_LIMITS) -> Summary:
     """Say what is in an archive.
 
     Args:
         path: The file.
         depth: How many levels of modules are told apart.
+        limits: How much to spend on the file.
 
     Raises:
         AccessError: The file cannot be read.
         FormatError: It is not an archive, or a malformed one.
     """
-    with open_archive(path) as file:
+    with open_archive(path, limits) as file:
         return summarize(file, depth)
 
 

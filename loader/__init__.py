@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from schema.limits import Limits
+
 if TYPE_CHECKING:
     from loader.loading import load
     from loader.module import ProgramModule, load_module
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from loader.swapping import swap_weights
     from loader.verifying import Check, Report, verify
 
-__all__ = ["Check", "ProgramModule", "Report", "StandIn", "load", "load_module", "swap_weights", "verify"]
+__all__ = ["Check", "Limits", "ProgramModule", "Report", "StandIn", "load", "load_module", "swap_weights", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from loader.collector import collector_paused
 from loader.devices import Target
 from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program
+from schema.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from loader.given import Weights
@@ -28,6 +29,7 @@ def load(
     allow_ops: Iterable[str] = (),
     allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
+    limits: Limits = DEFAULT_LIMITS,
 ) -> torch.export.ExportedProgram:
     """The program of an archive, verified by torch.
 
@@ -43,9 +45,10 @@ def load(
         mmap: Whether weights are the mapped file, so that loading copies nothing and processes share memory; the file
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
-        allow_ops: Namespaces of custom operators that the program may call.
+        allow_ops: Operators that the program may call beyond torch's own on the list: namespaces, or exact overloads.
         allow_classes: Modules, imported by the caller, of classes of wrapper tensors that the program may have.
         verify: ``sections`` checks the digests of what is read but weights, ``full`` those of the whole file.
+        limits: How much to spend on the file before it is refused.
 
     Raises:
         AccessError: The file cannot be read.
@@ -66,6 +69,7 @@ def load(
         allow_ops=allow_ops,
         allow_classes=allow_classes,
         verify=verify,
+        limits=limits,
     )
     with collector_paused(), opening as opened:
         return rebuild_program(opened, debug=debug)

@@ -23,6 +23,7 @@ from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ListOf, ProgramGraph, TupleOf
+from schema.limits import DEFAULT_LIMITS, Limits
 from schema.signature import USER_OUTPUT_KINDS, Signature
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def load_module(
     allow_ops: Iterable[str] = (),
     allow_classes: Iterable[str] = (),
     verify: Verify = "sections",
+    limits: Limits = DEFAULT_LIMITS,
 ) -> ProgramModule:
     """The program of an archive as a module to call: the fast way to run it.
 
@@ -59,6 +61,7 @@ def load_module(
         allow_ops=allow_ops,
         allow_classes=allow_classes,
         verify=verify,
+        limits=limits,
     )
     with collector_paused(), opening as opened:
         return build_module(opened)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import msgspec
 
 from archive.composites import is_plain
+from archive.integrity import check_digests
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Devices, Target
-from loader.integrity import check_digests
 from loader.operators import Operators
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
 from schema.errors import UsageError, WeightsError
+from schema.limits import DEFAULT_LIMITS, Limits
 from schema.manifest import Method
 from schema.version import ABSENT_STORAGES
 
@@ -71,6 +72,7 @@ def open_method(
     verify: Verify = "sections",
     weights: Weights | None = None,
     hollow: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[OpenMethod]:
     """Open an archive for one of its methods.
 
@@ -79,7 +81,7 @@ def open_method(
     """
     if verify not in get_args(Verify):
         raise UsageError(f"verify is {verify!r}", remedy=f"pass one of {', '.join(map(repr, get_args(Verify)))}")
-    with open_archive(path) as archive:
+    with open_archive(path, limits) as archive:
         found = archive.method(method)
         if verify == "full":
             check_digests(archive)

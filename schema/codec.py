@@ -13,9 +13,7 @@ import msgspec
 import zstandard
 
 from schema.errors import FormatError, Loc
-
-MAX_DECODED_BYTES: Final = 64 * 1024 * 1024
-"""The largest section that is decompressed; 1,000,000 nodes need about a third of it."""
+from schema.limits import DEFAULT_LIMITS, RAISE_LIMIT, Limits
 
 MAX_RATIO: Final = 2_000
 """How many bytes one stored byte may stand for, beyond the first mebibyte; real graphs come to some hundred."""
@@ -24,6 +22,9 @@ _ALWAYS_ALLOWED_BYTES: Final = 1024 * 1024
 _LEVEL: Final = 3
 _MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _ENCODER: Final = msgspec.msgpack.Encoder()
+
+_CONTAINER_BYTES: Final = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""What a list, map or record begins with in msgpack; other bytes may be like it."""
 
 
 class _Own(threading.local):
@@ -43,7 +44,9 @@ def encode(document: msgspec.Struct) -> bytes:
     return _ENCODER.encode(document)
 
 
-def decode(data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = True) -> Document:
+def decode(
+    data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = True, limits: Limits = DEFAULT_LIMITS
+) -> Document:
     """The document in some bytes.
 
     Args:
@@ -52,10 +55,14 @@ def decode(data: bytes, kind: type[Document], loc: Loc, *, canonical: bool = Tru
         loc: Where the bytes come from, for errors.
         canonical: Whether to refuse bytes that differ from what :func:`encode` gives. A reader of another minor
             version, which has other fields, cannot ask for this.
+        limits: How many containers it may have: an empty one takes a byte here and fifty in memory.
 
     Raises:
-        FormatError: The bytes are not such a document.
+        FormatError: The bytes are not such a document, or one of too many containers.
     """
+    if len(data) > limits.containers and _most_containers(data) > limits.containers:
+        message = f"holds more than {limits.containers} lists, maps and records"
+        raise FormatError(message, loc=loc, remedy=RAISE_LIMIT.format("containers"))
     try:
         document = msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -75,9 +82,14 @@ def check_canonical(document: msgspec.Struct, data: bytes, loc: Loc) -> None:
         raise FormatError("not in canonical form (repeated keys, padding or unknown fields)", loc=loc)
 
 
-def most_decoded(nbytes: int) -> int:
+def _most_containers(data: bytes) -> int:
+    """How many containers a document has at most."""
+    return len(data) - len(data.translate(None, _CONTAINER_BYTES))
+
+
+def most_decoded(nbytes: int, limits: Limits = DEFAULT_LIMITS) -> int:
     """How many bytes a frame of some size may decompress to."""
-    return min(MAX_DECODED_BYTES, _ALWAYS_ALLOWED_BYTES + MAX_RATIO * nbytes)
+    return min(limits.section_bytes, _ALWAYS_ALLOWED_BYTES + MAX_RATIO * nbytes)
 
 
 def compress(data: bytes) -> bytes:
@@ -85,13 +97,14 @@ def compress(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True).compress(data)
 
 
-def decompress(frame: bytes, size: int, loc: Loc) -> bytes:
+def decompress(frame: bytes, size: int, loc: Loc, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """The content of one zstd frame.
 
     Args:
         frame: The frame.
         size: The size in bytes that its content must have.
         loc: Where the bytes come from, for errors.
+        limits: How large it may be.
 
     Raises:
         FormatError: The frame does not have that size, is too large, damaged or followed by more bytes.
@@ -99,10 +112,11 @@ def decompress(frame: bytes, size: int, loc: Loc) -> bytes:
     try:
         # python-zstandard ignores max_output_size when a frame declares its size: judge the declaration first.
         declared = zstandard.frame_content_size(frame)
-        most = most_decoded(len(frame))
-        if declared != size or size > most:
-            due = f"{size} of at most {most}"
-            raise FormatError(f"declares {declared} bytes where {due} are due", loc=loc)
+        if declared != size:
+            raise FormatError(f"declares {declared} bytes where {size} are due", loc=loc)
+        if size > (most := most_decoded(len(frame), limits)):
+            remedy = RAISE_LIMIT.format("section_bytes") if most == limits.section_bytes else ""
+            raise FormatError(f"declares {size} bytes, more than {most}", loc=loc, remedy=remedy)
         parameters = zstandard.get_frame_parameters(frame)
         if not parameters.has_checksum or parameters.dict_id:
             raise FormatError("a zstd frame without checksum, or with a dictionary", loc=loc)

@@ -261,7 +261,7 @@ class TestStrangers:
 
 
 def write_header(folder: Path, fields: object, data: bytes = b"") -> Path:
-    header = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    header = fields if isinstance(fields, bytes) else json.dumps(fields, separators=(",", ":")).encode()
     path = folder / "x.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + data)
     return path
@@ -278,11 +278,7 @@ class TestHeader:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            (b'{"a":1,"a":2}', "a key is repeated"),
-            (b'{"' + MANIFEST.encode() + b'":{"dtype":"U8","dtype":"U8"}}', "a key is repeated"),
-            (b"{" + b'"a":[' * 100_000, "not a valid safetensors header"),
-            (b'{"\xff":1}', "not a valid safetensors header"),
-            ({MANIFEST: row(0, 8)}, "__metadata__ is not"),
+            ({MANIFEST: row(0, 8)}, "does not begin with the __metadata__"),
             ({**META, MANIFEST: 1}, "not a valid safetensors header"),
             ({**META, MANIFEST: {**row(0, 8), "more": 1}}, "not a valid safetensors header"),
             ({**META, MANIFEST: row(0, 8, shape=[-8])}, "not a valid safetensors header"),
@@ -312,7 +308,7 @@ class TestHeader:
             ('"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8],"\\ud800":1}', "not a valid safetensors header"),
             ('"a":{"dtype":"U8","shape":[8.0],"data_offsets":[0,9]}', "not a valid safetensors header|do not hold"),
             ('"a":{"dtype":"F4","shape":[0,9223372036854775808],"data_offsets":[0,8]}', "Expected `int` <= "),
-            ('"\\ud800":ROW', "a name that is not text"),
+            ('"\\ud800":ROW', "not a valid safetensors header"),
             ('"":ROW', "without a name"),
         ],
     )
@@ -324,13 +320,15 @@ class TestHeader:
         with pytest.raises(FormatError, match=message):
             TensorFile(write_header(tmp_path, header.encode(), b"\0" * 8))
 
-    def test_a_header_may_be_written_in_another_form(self, path: Path, tmp_path: Path) -> None:
+    def test_the_header_of_an_archive_has_one_form_and_that_of_weights_any(self, path: Path, tmp_path: Path) -> None:
         data = path.read_bytes()
         length = int.from_bytes(data[:8], "little")
         fields = json.loads(data[8 : 8 + length])
         shuffled = dict(sorted(fields.items(), reverse=True))
         other = write_header(tmp_path, json.dumps(shuffled, indent=1).encode(), data[8 + length :])
-        with open_archive(path) as file, open_archive(other) as again:
+        with pytest.raises(FormatError, match="does not begin with the __metadata__"):
+            open_archive(other)
+        with TensorFile(path) as file, TensorFile(other) as again:
             assert [(name, again.raw(name)) for name in again.entries] == [(n, file.raw(n)) for n in file.entries]
 
     def test_a_manifest_needs_its_digest(self, tmp_path: Path) -> None:
@@ -411,7 +409,7 @@ class TestStructure:
             (with_method(state=[NamedTensor(key="x", tensor=0)] * 2), "'x' is there twice"),
             (with_section(name="graphs"), "unknown section 'graphs'"),
             (with_section(nbytes=1), "1 bytes described"),
-            (with_section(decoded_nbytes=2**40), "decodes to 1099511627776 bytes"),
+            (with_section(decoded_nbytes=-1), "decodes to -1 bytes"),
             (with_method(sections=make_manifest().methods[0].sections * 2), "is there twice"),
         ],
     )

@@ -14,9 +14,10 @@ from hypothesis import given, strategies as st
 
 from schema import literals
 from schema.calls import Branch, Calls, Leaf, Tree
-from schema.codec import MAX_DECODED_BYTES, compress, decode, decompress, encode
+from schema.codec import compress, decode, decompress, encode
 from schema.debug import Debug
 from schema.errors import FormatError, VersionError
+from schema.limits import DEFAULT_LIMITS
 from schema.manifest import Manifest, Producer
 from schema.names import check_fqn, is_identifier
 from schema.version import FORMAT_VERSION, judge_version
@@ -113,7 +114,7 @@ def test_a_section_is_one_frame_that_says_its_size_and_checks_its_bytes() -> Non
     assert decompress(frame, len(data), ()) == data
     plain = zstandard.ZstdCompressor(write_checksum=False).compress(data)
     unsized = zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(data)
-    bomb = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(MAX_DECODED_BYTES + 1))
+    bomb = zstandard.ZstdCompressor(write_checksum=True).compress(bytes(DEFAULT_LIMITS.section_bytes + 1))
     cases = [
         (frame, len(data) - 1),
         (frame, len(data) + 1),
@@ -123,7 +124,7 @@ def test_a_section_is_one_frame_that_says_its_size_and_checks_its_bytes() -> Non
         (frame[:-6] + bytes([frame[-6] ^ 1]) + frame[-5:], len(data)),
         (plain, len(data)),
         (unsized, len(data)),
-        (bomb, MAX_DECODED_BYTES + 1),
+        (bomb, DEFAULT_LIMITS.section_bytes + 1),
         (b"", 0),
     ]
     for wrong, size in cases:
