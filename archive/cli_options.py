@@ -30,7 +30,11 @@ Inputs = Annotated[
 Method = Annotated[str, typer.Option("--method", "-m", help="Which method.")]
 AllowOps = Annotated[
     list[str] | None,
-    typer.Option("--allow-ops", metavar="NAMESPACE", help="Custom operators that may be called: torchvision, …"),
+    typer.Option(
+        "--allow-ops",
+        metavar="NAME",
+        help="Operators that may be called: all of a namespace (torchvision), or one (torchvision::nms.default).",
+    ),
 ]
 AllowClasses = Annotated[
     list[str] | None,

@@ -1,7 +1,7 @@
 """Names of callables to callables, under the rule which of them an archive may call.
 
 Nothing is looked up by a name from a file unless the name is in a closed list of ours, or is an operator in torch's
-registry whose namespace is admitted.
+registry: one of torch's own that is on the list, or one that the caller admits.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,9 +22,10 @@ from schema.operators import (
     ALLOWED_NAMESPACES,
     FORBIDDEN,
     HIGHER_ORDER,
+    LISTED_NAMESPACES,
     PYTHON_FUNCTIONS,
     RUNS_TEXT,
-    SCRIPT_TYPES,
+    listed_operators,
     split_target,
 )
 
@@ -44,47 +44,55 @@ class Operators:
     """Resolves targets.
 
     Args:
-        allow: What the caller admits: namespaces of custom operators, and operators that run text.
+        allow: What the caller admits: namespaces of custom operators, exact overloads, and operators that run text.
         recorded: What the archive says of the operators that it calls.
 
     Raises:
-        UsageError: ``allow`` is one text instead of several.
+        UsageError: ``allow`` is one text instead of several, or names a namespace of torch's own.
     """
 
     def __init__(self, allow: Iterable[str] = (), recorded: Iterable[OperatorUse] = ()) -> None:
         if isinstance(allow, str):
             raise UsageError(f"allow_ops is the text {allow!r}", remedy=f'pass a list: allow_ops=["{allow}"]')
-        self._allowed = ALLOWED_NAMESPACES | frozenset(allow)
+        self._exact = frozenset(name for name in allow if "::" in name)
+        self._namespaces = frozenset(allow) - self._exact
+        if own := self._namespaces & LISTED_NAMESPACES:
+            remedy = f'name the overload: allow_ops=["{min(own)}::NAME.OVERLOAD"]'
+            raise UsageError(f"allow_ops has all of {min(own)}, torch's own operators", remedy=remedy)
         self._recorded = {use.name: use for use in recorded}
 
     def resolve(self, target: str, loc: Loc) -> Callable[..., Any]:
         """The callable that a target names.
 
         Raises:
-            OperatorError: It is forbidden, its namespace is not admitted, or this process does not know it.
+            OperatorError: It is forbidden or not admitted, or this process does not know it.
         """
         namespace, name, overload = split_target(target)
         if namespace == "python":
             return _python_function(target, loc)
-        if f"{namespace}::{name}" in FORBIDDEN:
-            raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)
-        if namespace not in self._allowed:
-            raise OperatorError(
-                f"the program calls the custom operator {target[:120]}", loc=loc, remedy=self._how_to_admit(namespace)
-            )
         if namespace == "higher_order":
-            if name in RUNS_TEXT - self._allowed:
+            if name in RUNS_TEXT - self._namespaces:
                 remedy = f'if you trust it, pass allow_ops=["{name}"]; on the command line: --allow-ops {name}'
                 raise OperatorError(f"the program runs text that it holds, through {name}", loc=loc, remedy=remedy)
             return _higher_order(name, loc)
+        if f"{namespace}::{name}" in FORBIDDEN:
+            raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)
+        own = namespace in LISTED_NAMESPACES
+        if not own and not (namespace in self._namespaces or target in self._exact):
+            message = f"the program calls the custom operator {target[:120]}"
+            raise OperatorError(message, loc=loc, remedy=self._how_to_admit(namespace))
         found = _overload(namespace, name, overload, loc, self._providers([namespace]))
-        if namespace not in ALLOWED_NAMESPACES:
+        if own and not (target in listed_operators() or target in self._exact):
+            message = f"{target} is not on the list of operators that any archive may call"
+            remedy = f'if you trust the program, pass allow_ops=["{target}"] (--allow-ops {target})'
+            raise OperatorError(message, loc=loc, remedy=remedy)
+        if not own:
             self._check_schema(target, str(found._schema), loc)
         return found
 
     def _how_to_admit(self, namespace: str) -> str:
         """What to import and what to pass, at once for all operators that are not admitted."""
-        recorded = {split_target(name)[0] for name in self._recorded} - self._allowed
+        recorded = {split_target(name)[0] for name in self._recorded} - self._namespaces - ALLOWED_NAMESPACES
         wanted = sorted({namespace[:80], *filter(is_identifier, recorded)})[:_FEW]
         providers = self._providers(wanted)
         passed = ", ".join(f'"{name}"' for name in wanted)
@@ -124,19 +132,11 @@ def _higher_order(name: str, loc: Loc) -> Callable[..., Any]:
     return found
 
 
-def _is_script_only(overload: OpOverload) -> bool:
-    """Whether an operator works on TorchScript's containers and handles instead of tensors."""
-    types = " ".join(str(argument.type) for argument in (*overload._schema.arguments, *overload._schema.returns))
-    return "__torch__" in types or bool(set(re.findall(r"\w+", types)) & set(SCRIPT_TYPES))
-
-
 def _overload(namespace: str, name: str, overload: str, loc: Loc, providers: list[str]) -> OpOverload:
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
         found = None
-    if isinstance(found, OpOverload) and _is_script_only(found):
-        raise OperatorError(f"the operator {namespace}::{name}.{overload} is TorchScript's own", loc=loc)
     if not isinstance(found, OpOverload):
         target = f"{namespace}::{name}.{overload}"[:120]
         builtin = namespace in ALLOWED_NAMESPACES

@@ -6,6 +6,8 @@ torch's registries: ``node`` for the kinds of node that call nothing, and ``pyth
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 NODE_KINDS: Final = ("node::placeholder", "node::get_attr", "node::output")
@@ -57,8 +59,14 @@ HIGHER_ORDER: Final[frozenset[str]] = frozenset(
 RUNS_TEXT: Final[frozenset[str]] = frozenset({"inline_asm_elementwise"})
 """Higher-order operators that run text of the program as code of a device; only where the caller names them."""
 
-ALLOWED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "higher_order", "python"})
+LISTED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims"})
+"""Namespaces of torch's own operators, of which an archive may call those on the list."""
+
+ALLOWED_NAMESPACES: Final[frozenset[str]] = LISTED_NAMESPACES | {"higher_order", "python"}
 """Namespaces that need no permission; others only where the caller names them."""
+
+LISTED: Final = Path(__file__).with_name("operators.txt")
+"""The list: the full name of one overload in each line. ``python -m tests.operator_lock`` writes it."""
 
 FORBIDDEN: Final[frozenset[str]] = frozenset(
     {
@@ -81,11 +89,15 @@ FORBIDDEN: Final[frozenset[str]] = frozenset(
         *("aten::warn", "aten::_print", "aten::_debug_has_internal_overlap"),
     }
 )
-"""Operators, without their overload, that no archive may call. That an operator is not here does not make it harmless:
-kernels trust their arguments to different degrees, and a program can compute for as long as it likes."""
+"""Operators, without their overload, that no archive may call, whatever its reader admits. That one is not here, or is
+on the list, does not make it harmless: kernels trust their arguments to different degrees, and a program can compute
+for as long as it likes."""
 
-SCRIPT_TYPES: Final = ("t", "tVal", "Any", "Dict", "Future", "Storage", "Stream")
-"""Types of arguments that only TorchScript has; operators on them are not operators on tensors."""
+
+@cache
+def listed_operators() -> frozenset[str]:
+    """Every overload of torch's own operators that needs no permission."""
+    return frozenset(LISTED.read_text(encoding="ascii").split())
 
 
 def split_target(target: str) -> tuple[str, str, str]:
