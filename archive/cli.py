@@ -192,17 +192,24 @@ def verify(
     allow_ops: AllowOps = None,
     allow_classes: AllowClasses = None,
     imports: Imports = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Say it of every section and tensor.")] = False,
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Only structure and digests: needs no torch, and runs nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check everything about an archive, and run its recorded example.
 
     Digests, structure, operators, rebuild, torch's own verifier, recorded outputs. Verified means: the file is what
-    was written, and torch accepts the program. It does not mean that the model is harmless. The exit status is 1 if
-    a check fails.
+    was written, and torch accepts the program. It does not mean that the model is harmless, and its example is run:
+    --digests runs nothing. The exit status is 1 if a check fails.
     """
+    if digests:
+        _verify_digests(file, json)
+        return
     from archive.cli_imports import import_all
     from archive.reading import open_archive
-    from archive.render import report_lines
+    from archive.render import part_lines, report_lines
     from loader import verify as verify_archive
 
     import_all(imports or [])
@@ -210,8 +217,21 @@ def verify(
         open_archive(file).close()  # what is no archive at all is an error, not a report
     report = verify_archive(file, weights=weights, allow_ops=allow_ops or [], allow_classes=allow_classes or [])
     plain = report.to_dict()
-    _print(plain, json, lambda: report_lines(plain["checks"]))
+    _print(plain, json, lambda: [*report_lines(plain["checks"]), *(part_lines(plain["parts"]) if tensors else ())])
     if not report.ok:
+        raise typer.Exit(1)
+
+
+def _verify_digests(file: Path, json: bool) -> None:
+    from archive.integrity import compare_digests
+    from archive.reading import open_archive
+    from archive.render import part_lines
+
+    with open_archive(file) as archive:
+        parts = [part._asdict() for part in compare_digests(archive)]
+    ok = all(part["ok"] is not False for part in parts)
+    _print({"ok": ok, "parts": parts}, json, lambda: part_lines(parts))
+    if not ok:
         raise typer.Exit(1)
 
 

@@ -163,6 +163,12 @@ def json_text(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def part_lines(parts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each stored tensor and section: whether its bytes are those that were written."""
+    outcomes = {**_OUTCOMES, False: "CHANGED", None: "not in the file"}
+    return columns((outcomes[part["ok"]], part["kind"], bytes_text(part["nbytes"]), part["name"]) for part in parts)
+
+
 def report_lines(checks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """One line for each check of ``archive verify``."""
     return columns(

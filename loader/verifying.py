@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -14,11 +14,11 @@ import torch
 
 from archive.agreement import check_agreement
 from archive.composites import is_plain
+from archive.integrity import Part, compare_digests, refuse_changed
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Target
 from loader.given import Weights
-from loader.integrity import check_digests
 from loader.module import build_module
 from loader.opening import OpenMethod, open_method
 from loader.operators import Operators
@@ -30,6 +30,7 @@ from schema.constraints import Constraints
 from schema.debug import Debug
 from schema.errors import ArchiveError, FormatError
 from schema.graph import ProgramGraph
+from schema.limits import DEFAULT_LIMITS, Limits
 from schema.manifest import EXAMPLE_SEED, Method
 from schema.signature import Signature
 
@@ -61,9 +62,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked of an archive, in order. A check that fails ends those that build on it."""
+    """What was checked of an archive, in order. A check that fails ends those that build on it.
+
+    Attributes:
+        checks: What was checked.
+        parts: Every stored tensor and section, and whether its bytes are those that were written.
+    """
 
     checks: list[Check]
+    parts: list[Part] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -72,7 +79,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
-        return {"ok": self.ok, "checks": [vars(check) for check in self.checks]}
+        parts = [part._asdict() for part in self.parts]
+        return {"ok": self.ok, "checks": [vars(check) for check in self.checks], "parts": parts}
 
 
 def verify(
@@ -82,6 +90,7 @@ def verify(
     weights: Weights | None = None,
     allow_ops: Iterable[str] = (),
     allow_classes: Iterable[str] = (),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
     """Check the digests, structure and operators of an archive, rebuild its programs, and run recorded examples.
 
@@ -92,23 +101,25 @@ def verify(
         path: The archive.
         device: Where to run the examples.
         weights: Weights to run them with, as for :func:`loader.load`.
-        allow_ops: Namespaces of custom operators that the programs may call.
+        allow_ops: As for :func:`loader.load`.
         allow_classes: As for :func:`loader.load`.
+        limits: How much to spend on the file before it is refused.
     """
     checks: list[Check] = []
-    archive = _check(checks, "header and manifest", lambda: open_archive(path), _describe_archive)
+    archive = _check(checks, "header and manifest", lambda: open_archive(path, limits), _describe_archive)
     if archive is None:
         return Report(checks)
     with archive:
-        _check(checks, "digests", lambda: check_digests(archive), lambda nbytes: f"{nbytes:,} bytes")
+        parts: list[Part] = []
+        _check(checks, "digests", lambda: _compare_digests(archive, parts), lambda _: _describe_parts(parts))
         ops, classes = list(allow_ops), list(allow_classes)
-        opening = partial(open_method, path, device=device, allow_ops=ops, allow_classes=classes)
+        opening = partial(open_method, path, device=device, allow_ops=ops, allow_classes=classes, limits=limits)
         for method in archive.manifest.methods:
             hollow = weights is None and _lacks_weights(archive, method)
             opened = partial(opening, method=method.name, weights=weights, hollow=hollow)
             operators, given = Operators(ops, method.operators), weights is not None
             _check_method(checks, archive, method, opened, operators, hollow=hollow, given=given)
-    return Report(checks)
+    return Report(checks, parts)
 
 
 def _check_method(
@@ -177,6 +188,16 @@ def _describe_archive(archive: ArchiveFile) -> str:
     version = ".".join(map(str, manifest.format))
     methods, tensors = count_text(len(manifest.methods), "method"), count_text(len(manifest.tensors), "tensor")
     return f"format {version}, {methods}, {tensors}"
+
+
+def _compare_digests(archive: ArchiveFile, parts: list[Part]) -> None:
+    """Fill in the parts of an archive, and refuse them if one is not what was written."""
+    parts.extend(compare_digests(archive))
+    refuse_changed(parts)
+
+
+def _describe_parts(parts: Iterable[Part]) -> str:
+    return f"{sum(part.nbytes for part in parts if part.ok):,} bytes"
 
 
 def _fit(opening: AbstractContextManager[OpenMethod]) -> str:

@@ -469,6 +469,34 @@ class TestBadInput:
         assert done.code == 1
         assert [check["ok"] for check in json.loads(done.out)["checks"]].count(False) >= 1
 
+    def test_verify_says_it_of_every_section_and_tensor(self, archive, model: str) -> None:
+        assert "ok  tensor" in archive("verify", model, "--tensors").out
+        done = archive("verify", model, "--digests", "--json")
+        assert done.code == 0
+        assert {part["name"] for part in json.loads(done.out)["parts"]} >= {
+            "linear.weight",
+            "__program__/forward/graph",
+        }
+        data = bytearray(Path(model).read_bytes())
+        data[-100] ^= 1
+        Path(model).write_bytes(data)
+        done = archive("verify", model, "--digests")
+        assert done.code == 1
+        assert "CHANGED" in done.out or "differ" in done.err
+
+    def test_digests_are_verified_without_torch(self, model: str) -> None:
+        code = (
+            "import sys; from archive.cli import app; app(['verify', sys.argv[1], '--digests'], standalone_mode=False)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code + "; print('torch' in sys.modules)", model],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        assert done.stdout.splitlines()[-1] == "False"
+
     def test_an_archive_without_example_says_so(self, archive) -> None:
         program = torch.export.export(torch.nn.Linear(3, 2), (torch.ones(1, 3),))
         exporter.save(program, "m.safetensors", examples=False)

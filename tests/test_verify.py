@@ -11,6 +11,7 @@ import torch
 
 import exporter
 import loader
+from archive.reading import open_archive
 from tests.models import cases
 from tests.rewriting import caller, rewrite
 
@@ -120,3 +121,29 @@ def test_the_report_is_plain_values(tmp_path: Path) -> None:
     assert plain["ok"] is False
     assert plain["checks"][0]["name"] == "header and manifest"
     assert "missing" in plain["checks"][0]["detail"]
+
+
+def test_every_section_and_tensor_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=path)
+    report = loader.verify(path)
+    names = {part.name: part for part in report.parts}
+    assert {"weight", "bias", "__program__/forward/graph", "__program__/forward/debug"} <= names.keys()
+    assert all(part.ok for part in report.parts)
+    assert (names["weight"].kind, names["weight"].nbytes) == ("tensor", 16)
+    assert names["__program__/forward/graph"].kind == "section"
+    with open_archive(path) as archive:
+        place = archive.entries["weight"].start
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    report = loader.verify(path)
+    assert not report.ok
+    assert [part.name for part in report.parts if not part.ok] == ["weight"]
+    assert {"name": "weight", "kind": "tensor", "nbytes": 16, "ok": False} in report.to_dict()["parts"]
+
+
+def test_what_is_not_in_the_file_is_reported_as_unknown(tmp_path: Path) -> None:
+    exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model", weights=False)
+    parts = {part.name: part.ok for part in loader.verify(tmp_path / "model").parts}
+    assert (parts["weight"], parts["__program__/forward/graph"]) == (None, True)
