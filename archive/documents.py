@@ -6,6 +6,7 @@ enormous; what each row stands for is therefore bounded here, in one pass and wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -25,8 +26,10 @@ from schema import calls, constraints, debug, graph
 from schema.errors import FormatError, Loc
 
 _SYMBOL_BITS: Final = 64
-_MAX_EXPONENT: Final = 64
 _POWERS: Final = frozenset({"Pow", "PowByNatural", "FloatPow", "LShift"})
+_STEEP: Final = _POWERS | {f"OpaqueUnaryFn_{name}" for name in ("exp", "cosh", "sinh", "tan")}
+_FLAT: Final = frozenset(f"OpaqueUnaryFn_{name}" for name in ("log", "log2", "asinh", "tanh", "sin", "cos", "atan"))
+"""Functions whose value has few digits, as exponents that programs have: ``2 ** ceil(log2(n))``."""
 
 
 def check_document(document: msgspec.Struct, loc: Loc) -> None:
@@ -60,7 +63,8 @@ def _check_expressions(document: constraints.Constraints, loc: Loc) -> None:
     """Sizes, depths and bits of all expressions, each from those of its operands."""
     sizes: list[int] = []
     depths: list[int] = []
-    bits: list[int] = []
+    bits: list[float] = []
+    exponents: list[float] = []
     for place, row in enumerate(document.expressions):
         where = (*loc, place)
         operands: list[int] = []
@@ -76,12 +80,13 @@ def _check_expressions(document: constraints.Constraints, loc: Loc) -> None:
             raise FormatError(f"a fraction over {row.denominator}", loc=where)
         sizes.append(1 + sum(sizes[operand] for operand in operands))
         depths.append(1 + max((depths[operand] for operand in operands), default=0))
-        bits.append(_bits(row, document.expressions, bits, where))
+        exponents.append(_as_exponent(row, document, exponents))
+        bits.append(_bits(row, bits, exponents))
         if sizes[-1] > MAX_EXPRESSION_SIZE or depths[-1] > MAX_DEPTH or bits[-1] > MAX_EXPRESSION_BITS:
             raise FormatError("an expression that is too large", loc=where)
 
 
-def _bits(row: constraints.Expression, rows: Sequence[Any], bits: Sequence[int], loc: Loc) -> int:
+def _bits(row: constraints.Expression, bits: Sequence[float], exponents: Sequence[float]) -> float:
     """How many bits the value of an expression may have."""
     if isinstance(row, constraints.Integer):
         return row.value.bit_length()
@@ -89,18 +94,27 @@ def _bits(row: constraints.Expression, rows: Sequence[Any], bits: Sequence[int],
         return _SYMBOL_BITS
     of_operands = [bits[operand] for operand in row.operands]
     if row.function in _POWERS:
-        return of_operands[0] * _exponent(row, rows, loc)
+        return of_operands[0] * (1 + max((exponents[operand] for operand in row.operands[1:]), default=1))
     if row.function == "Mul":
         return sum(of_operands)
     return max(of_operands) + len(of_operands).bit_length()
 
 
-def _exponent(row: constraints.Apply, rows: Sequence[Any], loc: Loc) -> int:
-    """The largest exponent of a power; one that is a symbol is as good as any other small one until it is known."""
-    numbers = [abs(rows[place].value) for place in row.operands[1:] if isinstance(rows[place], constraints.Integer)]
-    if any(number > _MAX_EXPONENT for number in numbers):
-        raise FormatError(f"an exponent over {_MAX_EXPONENT}", loc=loc)
-    return max(numbers, default=1) + 1
+def _as_exponent(row: constraints.Expression, document: constraints.Constraints, exponents: Sequence[float]) -> float:
+    """How large an expression may be where it is an exponent; a symbol is as large as in the example."""
+    match row:
+        case constraints.Integer(value) | constraints.Real(value):
+            return abs(value)
+        case constraints.Rational(numerator, denominator):
+            return abs(numerator) / denominator
+        case constraints.SymbolReference(symbol):
+            return abs(document.symbols[symbol].hint or 1)
+        case constraints.Apply(function, operands) if function in _STEEP:
+            return math.inf
+        case constraints.Apply(function, operands):
+            combine = math.prod if function == "Mul" else sum
+            return _SYMBOL_BITS if function in _FLAT else combine(float(exponents[operand]) for operand in operands)
+    return 1
 
 
 def _check_calls(document: calls.Calls, loc: Loc) -> None:

@@ -90,6 +90,25 @@ class TensorFile:
         entry = self._entry(name)
         return self._read(entry.start, entry.stop)
 
+    def copy(self, name: str) -> bytearray:
+        """The bytes of one stored tensor in memory that can be written to.
+
+        Raises:
+            UsageError: There is no such tensor.
+            AccessError: The file cannot be read.
+        """
+        entry = self._entry(name)
+        made = bytearray(entry.nbytes)
+        left, place = memoryview(made), entry.start
+        try:
+            while left.nbytes and (count := os.preadv(self._descriptor, [left[: 2**30]], place)):
+                left, place = left[count:], place + count
+        except OSError as error:
+            raise _access_error(error, self.path) from error
+        if left.nbytes:
+            raise _shrunk(self.path)
+        return made
+
     def digest(self, name: str) -> bytes:
         """The sha256 of one stored tensor, as it now is in the file.
 
@@ -127,7 +146,7 @@ class TensorFile:
         except OSError as error:
             raise _access_error(error, self.path) from error
         if start < stop:
-            raise AccessError(f"{self.path} has become shorter while it was read", remedy="close what writes to it")
+            raise _shrunk(self.path)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -159,6 +178,10 @@ _REMEDIES: Final = {
 }
 
 
+def _shrunk(path: Path) -> AccessError:
+    return AccessError(f"{path} has become shorter while it was read", remedy="close what writes to it")
+
+
 def _access_error(error: OSError, path: Path) -> AccessError:
     reason = error.strerror or type(error).__name__
     return AccessError(f"cannot read {path}: {reason}", remedy=_REMEDIES.get(type(error), ""))
@@ -184,6 +207,9 @@ def _map(descriptor: int, size: int, path: Path) -> mmap.mmap:
     if descriptor < 0:
         raise UsageError(f"{path} is closed", remedy="open it again")
     try:
-        return mmap.mmap(descriptor, size, **_PRIVATE)
-    except OSError as error:
-        raise _access_error(error, path) from error
+        mapping = mmap.mmap(descriptor, size, **_PRIVATE)
+    except (OSError, ValueError) as error:  # the latter if the file has become shorter
+        raise (_access_error(error, path) if isinstance(error, OSError) else _shrunk(path)) from error
+    if os.fstat(descriptor).st_size < size:
+        raise _shrunk(path)
+    return mapping

@@ -34,11 +34,19 @@ class Devices:
         try:
             if isinstance(target, Mapping):
                 kind = recorded.partition(":")[0]
-                return torch.device(target.get(recorded, target.get(kind, recorded)))
+                return _device(target.get(recorded, target.get(kind, recorded)))
             # The meta device holds no data: nothing can be moved off it.
-            return torch.device(recorded if target is None or recorded == "meta" else target)
+            return _device(recorded if target is None or recorded == "meta" else target)
         except RuntimeError as error:
             raise UsageError(f"no such device: {error}".splitlines()[0], remedy='name one such as "cpu"') from error
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """The device of a name; torch makes ``cuda:0`` of ``cuda:256``."""
+    device = torch.device(name)
+    if str(device) != str(name):
+        raise UsageError(f"no such device: {str(name)[:80]!r}", remedy='name one such as "cuda:0"')
+    return device
 
 
 def _available(device: torch.device, recorded: str) -> torch.device:

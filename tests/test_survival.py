@@ -188,7 +188,7 @@ def test_arguments_and_user_metadata_survive(name: str, tmp_path: Path) -> None:
     program = edited(VALUES[name])
     assert_survives(program, tmp_path / "program")
     node = next(node for node in program.graph.nodes if node.op == "call_function")
-    node.args, node.kwargs = node.args[:1], {"alpha": node.args[1]}
+    node.args, node.kwargs = (node.args[0], node.args[0]), {"alpha": node.args[1]}
     node.meta["custom"] = program.graph_module.meta["custom"] = {"note": VALUES[name]}
     program.graph_module.recompile()
     assert_survives(program, tmp_path / "program")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -21,10 +22,10 @@ from loader.torch_internals import exported_program, verify_borders
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
-from schema.errors import ArchiveError, FormatError
+from schema.errors import ArchiveError, FormatError, UsageError
 from schema.graph import ProgramGraph
 from schema.names import check_plain_text
-from schema.signature import Signature
+from schema.signature import USER_OUTPUT_KINDS, Signature
 
 
 def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.ExportedProgram:
@@ -38,7 +39,11 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
         FormatError: A section is malformed, or torch's verifier refuses the program.
         IntegrityError: A section is not the one that was written.
         OperatorError: An operator is forbidden, not admitted or unknown.
+        UsageError: torch would write metadata of the file into code.
     """
+    if os.environ.get("FX_GRAPH_SHOW_META", "0") == "1":
+        message = "FX_GRAPH_SHOW_META is set: torch would write more of the file into code than what has been checked"
+        raise UsageError(message, remedy="unset it, or call loader.load_module")
     literals = opened.literals
     mode = LazyMode()
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
@@ -49,17 +54,19 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()
     _check_strings(graph)
-    calls = opened.section("calls", Calls)
+    signature, calls = opened.section("signature", Signature), opened.section("calls", Calls)
     trees = TreeBuilder(calls.types, literals)
+    entries = build_calls(calls, trees, literals)
+    _check_trees(signature, entries[0].signature)
     program = _assemble(
         root=root,
         graph=graph,
         verifiers=[verifier],
         symbolic=bool(symbols.symbols),
-        graph_signature=build_signature(opened.section("signature", Signature), literals),
+        graph_signature=build_signature(signature, literals),
         state_dict=build_named(opened, "state"),
         range_constraints=symbols.ranges(),
-        module_call_graph=build_calls(calls, trees, literals),
+        module_call_graph=entries,
         example_inputs=build_example(opened, calls, trees),
         constants=build_named(opened, "constants"),
     )
@@ -67,6 +74,15 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     if custom is not None:
         program.graph_module.meta["custom"] = custom
     return program
+
+
+def _check_trees(signature: Signature, call: Any) -> None:
+    """The trees of the program's own call have the inputs and outputs of its signature."""
+    inputs = sum(row.kind == "user_input" for row in signature.inputs)
+    outputs = sum(row.kind in USER_OUTPUT_KINDS for row in signature.outputs)
+    for what, tree, count in (("inputs", call.in_spec, inputs), ("outputs", call.out_spec, outputs)):
+        if tree.num_leaves != count:
+            raise FormatError(f"the {what} do not fit their tree", loc=("calls",))
 
 
 def _check_strings(graph: torch.fx.Graph) -> None:
@@ -85,5 +101,5 @@ def _assemble(**parts: Any) -> torch.export.ExportedProgram:
         raise
     except Exception as error:  # torch's verifier and graph linter raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"torch refuses the program: {reason}") from error
+        raise FormatError(f"torch refuses the program: {reason[:400]}") from error
     return program

@@ -154,10 +154,11 @@ class TensorBuilder:
         if not storage.nbytes:
             return torch.empty(0, dtype=torch.uint8)
         start = self._archive.entries[storage.name].start
-        mapped = torch.frombuffer(self._mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
         # safetensors aligns to eight bytes at most, and another writer may have aligned to less.
-        aligned = start % self._alignments.get(index, 1) == 0
-        return mapped if self._mmap and aligned else mapped.clone()
+        if self._mmap and start % self._alignments.get(index, 1) == 0:
+            return torch.frombuffer(self._mapping, dtype=torch.uint8, count=storage.nbytes, offset=start)
+        # Read, and not copied from the mapping: of a file that is cut meanwhile, that would end the process.
+        return torch.frombuffer(self._archive.copy(storage.name), dtype=torch.uint8)
 
     @cached_property
     def _mapping(self) -> mmap.mmap:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from loader.rebuild.arguments import check_arguments
 from loader.rebuild.tables import Tables
 from loader.torch_internals import LazyGraphModule, OpOverload, load_verifier
 from schema.errors import FormatError, Loc
@@ -36,6 +37,7 @@ def verify_graphs(tables: Tables) -> Any:
     _check_kinds_of_values(document)
     for place, graph in enumerate(document.graphs):
         _check_has_values(graph, tables, ("graph", "graphs", place))
+        check_arguments(graph, tables, ("graph", "graphs", place))
     if document.graphs and document.graphs[0].attributes:
         raise FormatError("the program's own graph reads a tensor by name", loc=("graph", "graphs", 0, "attributes"))
     return verifier
