@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint check bench bench-capture format clean
+.PHONY: setup demo test lint check hostile bench bench-capture format clean
 
 setup: $(VENV)/installed
 
@@ -32,6 +32,8 @@ bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check onnx onnxscript onnxruntime
 	$(BIN)/python -m benchmarks --json build/bench/results.json --plot build/bench/results.png
+hostile: setup
+	$(BIN)/python -m tests.hostile
 
 bench-capture: setup
 	$(BIN)/python benchmarks/capture.py
