@@ -19,7 +19,7 @@ from schema.limits import RAISE_LIMIT
 from schema.names import MANIFEST, is_encodable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """The largest header that safetensors allows; that of an archive is held to a limit of its own."""
@@ -32,6 +32,7 @@ LARGEST: Final = 2**63 - 1
 
 _PREFIX_BYTES: Final = 8
 _METADATA: Final = "__metadata__"
+_RANKS: Final = {code: rank for rank, code in enumerate(CODE_BYTES)}
 METADATA: Final = {"format": "pt"}
 """The whole of the header's metadata: several keys would be written in random order; other libraries expect this."""
 
@@ -235,3 +236,24 @@ def _check_row(name: str, row: _Row, kind: Kind) -> None:
         raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
     if itemsize is not None and stop - start != math.prod(row.shape) * itemsize:
         raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{list(row.shape)}", loc=("header", name))
+
+
+def layout_key(name: str, code: str) -> tuple[int, str]:
+    """What tensors are sorted by in a file: the safetensors library's order, in which every one is aligned."""
+    return -_RANKS[code], name
+
+
+def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+    """The first bytes of a file, as the safetensors library writes them.
+
+    Args:
+        tensors: Name, dtype code, shape and size in bytes of each, in their order in the file.
+    """
+    fields: dict[str, object] = {_METADATA: METADATA}
+    stop = 0
+    for name, code, shape, nbytes in tensors:
+        start, stop = stop, stop + nbytes
+        fields[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    padded = text.ljust(-len(text) // _PREFIX_BYTES * -_PREFIX_BYTES)
+    return len(padded).to_bytes(_PREFIX_BYTES, "little") + padded

@@ -5,40 +5,17 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import re
-import secrets
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from archive.header import METADATA
+from archive.header import encode_header, layout_key
+from archive.unfinished import unfinished_file
 from schema.errors import AccessError, UsageError
 from schema.names import MANIFEST, MANIFEST_DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_SPEC_DTYPES: Final = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-}
-"""What safetensors' ``TensorSpec`` calls the dtypes for which its files have codes."""
+    from collections.abc import Iterator, Sequence
 
 _HASH_THREADS: Final = 4
 _REMEDIES: Final = {
@@ -80,7 +57,11 @@ def digest(blob: Blob) -> bytes:
     """The sha256 of a blob's bytes."""
     if not blob.nbytes:
         return hashlib.sha256().digest()
-    return hashlib.sha256((ctypes.c_char * blob.nbytes).from_address(blob.address)).digest()
+    return hashlib.sha256(_memory(blob)).digest()
+
+
+def _memory(blob: Blob) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * blob.nbytes).from_address(blob.address)
 
 
 def digests(blobs: Sequence[Blob]) -> list[bytes]:
@@ -109,68 +90,52 @@ def write_archive(path: str | os.PathLike[str], blobs: Sequence[Blob], manifest:
     if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
     try:
-        return _replace(Path(path).resolve(), everything)
+        return _replace(_target(path), everything)
     except OSError as error:
         reason, remedy = error.strerror or type(error).__name__, _REMEDIES.get(type(error), "")
         raise AccessError(f"cannot write {os.fspath(path)}: {reason}", remedy=remedy) from error
 
 
 def _replace(path: Path, blobs: list[Blob]) -> int:
-    """Write a temporary file beside the path, make it durable, and rename it to the path."""
+    """Write a file beside the path, make it durable, and rename it to the path."""
     _refuse_special(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    mode = _create(temporary)
-    try:
-        _serialize(temporary, blobs)
-        temporary.chmod(mode)
-        size = temporary.stat().st_size
-        _sync(temporary)
+    with unfinished_file(path.parent) as (temporary, file):
+        for part in _parts(blobs):
+            file.write(part)
+        size = file.tell()
+        file.flush()
+        os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _sync(path.parent)
     return size
 
 
+def _parts(blobs: list[Blob]) -> Iterator[bytes | ctypes.Array[ctypes.c_char]]:
+    """All bytes of the file, in their order."""
+    ordered = sorted(blobs, key=lambda blob: layout_key(blob.name, blob.code))
+    yield encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in ordered)
+    for blob in ordered:
+        if blob.nbytes:
+            yield _memory(blob)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise AccessError(f"{os.fspath(path)!r} is not a path: {error}", remedy="check the path") from error
+
+
 def _refuse_special(path: Path) -> None:
-    """Refuse to replace a folder, device or pipe by a file."""
-    if path.exists() and not path.is_file():
+    """Refuse to replace a folder, device, pipe or link to itself by a file."""
+    if os.path.lexists(path) and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a regular file"
         raise AccessError(f"cannot write {path}: it is {kind}", remedy="name a file")
 
 
-def _create(path: Path) -> int:
-    """Create a file, and return the mode that the process's umask gives to new files."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
-    try:
-        return stat.S_IMODE(os.fstat(descriptor).st_mode)
-    finally:
-        os.close(descriptor)
-
-
-def _serialize(path: Path, blobs: list[Blob]) -> None:
-    # Here and not above: reading an archive must not pay for what only writing needs.
-    from safetensors import SafetensorError, TensorSpec, serialize_file
-
-    specs = {
-        blob.name: TensorSpec(
-            dtype=_SPEC_DTYPES[blob.code], shape=blob.shape, data_ptr=blob.address, data_len=blob.nbytes
-        )
-        for blob in blobs
-    }
-    try:
-        serialize_file(specs, path, METADATA)
-    except SafetensorError as error:
-        # The library hides the error number in its message.
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        raise
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+def _sync(folder: Path) -> None:
+    """Wait until a folder's list of names is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -70,22 +70,23 @@ CODE_BYTES: Final[dict[str, int]] = {
     "BOOL": 1,
     "U8": 1,
     "I8": 1,
-    "F8_E4M3": 1,
     "F8_E5M2": 1,
+    "F8_E4M3": 1,
     "F8_E8M0": 1,
-    "U16": 2,
     "I16": 2,
+    "U16": 2,
     "F16": 2,
     "BF16": 2,
-    "U32": 4,
     "I32": 4,
+    "U32": 4,
     "F32": 4,
-    "U64": 8,
-    "I64": 8,
-    "F64": 8,
     "C64": 8,
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
 }
-"""Size in bytes of one element of each safetensors dtype code that an archive uses."""
+"""Size in bytes of one element of each safetensors dtype code that an archive uses; in the library's own order, from
+the last in a file to the first."""
 
 SHORT_NAMES: Final[dict[str, str]] = {
     "f16": "float16",

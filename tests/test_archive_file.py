@@ -13,14 +13,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from safetensors import safe_open
+from safetensors import TensorSpec, safe_open, serialize_file
 
 from archive import open_archive
 from archive.tensor_file import TensorFile
+from archive.unfinished import unfinished_file
 from archive.writing import Blob, bytes_blob, digest, digests, write_archive
 from schema.calls import Calls
 from schema.codec import compress, encode
 from schema.constraints import Constraints, Integer
+from schema.dtypes import CARRIERS, CODE_BYTES
 from schema.errors import AccessError, ArchiveError, FormatError, IntegrityError, UsageError, VersionError
 from schema.graph import ProgramGraph
 from schema.manifest import Manifest, Method, NamedTensor, Producer, Section, Storage, Tensor
@@ -122,6 +124,23 @@ class TestRoundTrip:
         with safe_open(path, framework="numpy") as file:
             assert file.metadata() == {"format": "pt"}
             assert {name: file.get_tensor(name).tobytes() for name in WEIGHTS} == WEIGHTS
+
+    def test_it_is_what_the_safetensors_library_writes(self, tmp_path: Path) -> None:
+        blobs = [
+            bytes_blob(f'{code} "\\\n\x1f\x7f é 😀', bytes(size))._replace(code=code, shape=(1, 1))
+            for code, size in CODE_BYTES.items()
+        ]
+        write_archive(tmp_path / "ours", blobs, b"manifest")
+        blobs += [bytes_blob(MANIFEST, b"manifest"), bytes_blob(MANIFEST_DIGEST, hashlib.sha256(b"manifest").digest())]
+        dtypes = {carrier.code: dtype for dtype, carrier in reversed(CARRIERS.items())}
+        specs = {
+            blob.name: TensorSpec(
+                dtype=dtypes[blob.code], shape=blob.shape, data_ptr=blob.address, data_len=blob.nbytes
+            )
+            for blob in blobs
+        }
+        serialize_file(specs, tmp_path / "theirs", {"format": "pt"})
+        assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
     def test_same_content_gives_same_bytes_in_any_order(self, path: Path, tmp_path: Path) -> None:
         other = tmp_path / "other.safetensors"
@@ -454,7 +473,7 @@ class TestWriting:
             assert new.manifest.format == NEWER
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-    @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "safetensors.serialize_file"])
+    @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "archive.writing.encode_header"])
     def test_a_failed_write_leaves_what_was_there(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
     ) -> None:
@@ -470,27 +489,26 @@ class TestWriting:
         assert path.read_bytes() == before
         assert os.listdir(path.parent) == [path.name]
 
-    def test_an_error_inside_safetensors_is_told_as_one_of_the_system(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from safetensors import SafetensorError
-
-        def fail(*_: object) -> None:
-            raise SafetensorError("Error while serializing: I/O error: StorageFull (os error 28)")
-
-        monkeypatch.setattr("safetensors.serialize_file", fail)
-        with pytest.raises(AccessError, match="No space left on device"):
-            write(path)
+    def test_what_a_dead_writer_left_is_removed_and_a_running_writers_file_is_not(self, tmp_path: Path) -> None:
+        (tmp_path / ".program-archive.dead").touch()
+        with unfinished_file(tmp_path) as (running, _):
+            write(tmp_path / "x")
+            assert sorted(tmp_path.iterdir()) == sorted([running, tmp_path / "x"])
+            running.rename(tmp_path / "y")
 
     def test_places_where_nothing_can_be_written_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(AccessError, match="No such file or directory; create the folder first"):
             write(tmp_path / "missing" / "x")
         with pytest.raises(AccessError, match="it is a folder"):
             write(tmp_path)
+        with pytest.raises(AccessError, match="is not a path"):
+            write(tmp_path / "a\0b")
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(AccessError, match="not a regular file"):
-            write(tmp_path / "pipe")
-        assert os.listdir(tmp_path) == ["pipe"]
+        (tmp_path / "loop").symlink_to("loop")
+        for special in ("pipe", "loop"):
+            with pytest.raises(AccessError, match="not a regular file"):
+                write(tmp_path / special)
+        assert sorted(os.listdir(tmp_path)) == ["loop", "pipe"]
 
     def test_a_symbolic_link_stays_one(self, path: Path, tmp_path: Path) -> None:
         link = tmp_path / "link"

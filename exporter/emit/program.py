@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import torch
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
     from schema.calls import Calls
     from schema.graph import Value
+
+_PRODUCER: Final = documents.Producer(
+    name="program-archive",
+    version=importlib.metadata.version("program-archive"),  # once: it reads a file, and a save opens none but its own
+    torch=str(torch.__version__),
+)
 
 
 class Emitted(NamedTuple):
@@ -79,7 +85,7 @@ def emit_programs(
     stored = tensors.finish()
     manifest = documents.Manifest(
         format=FORMAT_VERSION,
-        producer=_producer(),
+        producer=_PRODUCER,
         methods=methods,
         storages=stored.storages,
         tensors=stored.tensors,
@@ -113,11 +119,6 @@ def _features(row: documents.Tensor | documents.Storage | Value) -> set[str]:
         case SubclassValue():
             return {"subclass"}
     return set()
-
-
-def _producer() -> documents.Producer:
-    version = importlib.metadata.version("program-archive")
-    return documents.Producer(name="program-archive", version=version, torch=str(torch.__version__))
 
 
 class _MethodEmitter:

@@ -1,0 +1,1 @@
+"""Saves on a disk that fails, by processes that are killed: `python -m tests.faults`."""
