@@ -1,4 +1,4 @@
-"""The command line: ``archive export | inspect | verify | run | convert``.
+"""The command line: ``archive export | inspect | verify | sign | run | convert``.
 
 Commands import what they need themselves, so that ``inspect`` never pays for torch.
 """
@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from archive.cli_options import AllowClasses, AllowOps, Archive, Dialect, Imports, Inputs, Json, Method, WeightsFile
+from archive.cli_options import (
+    AllowClasses,
+    AllowOps,
+    Archive,
+    Dialect,
+    Imports,
+    Inputs,
+    Json,
+    Method,
+    PrivateKey,
+    PublicKey,
+    Signature,
+    WeightsFile,
+)
 from schema.errors import ArchiveError, UsageError
 
 app = typer.Typer(
@@ -196,14 +209,23 @@ def verify(
     digests: Annotated[
         bool, typer.Option("--digests", help="Only structure and digests: needs no torch, and runs nothing.")
     ] = False,
+    public_key: PublicKey = None,
+    signature: Signature = None,
     json: Json = False,
 ) -> None:
     """Check everything about an archive, and run its recorded example.
 
     Digests, structure, operators, rebuild, torch's own verifier, recorded outputs. Verified means: the file is what
     was written, and torch accepts the program. It does not mean that the model is harmless, and its example is run:
-    --digests runs nothing. The exit status is 1 if a check fails.
+    --digests runs nothing. The exit status is 1 if a check fails. With --public-key, a file that the owner of the key
+    has not signed is refused before all that.
     """
+    if public_key is not None:
+        from archive.signing import verify_signature
+
+        verify_signature(file, public_key, signature)
+    elif signature is not None:
+        raise UsageError("--signature proves nothing without a key", remedy="give --public-key FILE too")
     if digests:
         _verify_digests(file, json)
         return
@@ -217,6 +239,8 @@ def verify(
         open_archive(file).close()  # what is no archive at all is an error, not a report
     report = verify_archive(file, weights=weights, allow_ops=allow_ops or [], allow_classes=allow_classes or [])
     plain = report.to_dict()
+    if public_key is not None:
+        plain["checks"].insert(0, {"name": "signature", "ok": True, "detail": f"of {public_key}", "seconds": 0.0})
     _print(plain, json, lambda: [*report_lines(plain["checks"]), *(part_lines(plain["parts"]) if tensors else ())])
     if not report.ok:
         raise typer.Exit(1)
@@ -233,6 +257,27 @@ def _verify_digests(file: Path, json: bool) -> None:
     _print({"ok": ok, "parts": parts}, json, lambda: part_lines(parts))
     if not ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def sign(
+    file: Archive,
+    private_key: PrivateKey,
+    signature: Signature = None,
+    json: Json = False,
+) -> None:
+    """Sign an archive, so that others can check with the public key that it is yours and unchanged.
+
+    The signature is written beside the archive, in the format of the OpenSSF's model signing. A pair of keys:
+
+    openssl ecparam -name prime256v1 -genkey -noout -out key.pem
+
+    openssl ec -in key.pem -pubout -out pub.pem
+    """
+    from archive.signing import sign as sign_archive
+
+    written = sign_archive(file, private_key, signature)
+    _print({"path": str(file), "signature": str(written)}, json, lambda: [f"signed: {written}"])
 
 
 @app.command()

@@ -58,3 +58,15 @@ WeightsFile = Annotated[
         show_default=False,
     ),
 ]
+Signature = Annotated[
+    Path | None,
+    typer.Option("--signature", metavar="FILE", help="The signature, if it is not FILE.sig.", show_default=False),
+]
+PrivateKey = Annotated[
+    Path,
+    typer.Option("--private-key", metavar="FILE", help="A key of an elliptic curve, in PEM.", show_default=False),
+]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option("--public-key", metavar="FILE", help="First check the signature, with this key.", show_default=False),
+]

@@ -28,7 +28,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_commands_and_options_of_the_readme_exist() -> None:
     commands = set(re.findall(r"^\$ archive (\w+)", README, re.MULTILINE))
-    assert commands == {"export", "inspect", "verify", "run", "convert"}
+    assert commands == {"export", "inspect", "verify", "sign", "run", "convert"}
     for command in commands:
         shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0
