@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import threading
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -48,7 +49,7 @@ class TensorFile:
         self.path = path
         self._lock = threading.Lock()
         self._mapping: mmap.mmap | None = None
-        self._descriptor, self.size = _open_regular(path)
+        self._file, self.size = _open_regular(path)
         try:
             self.entries = self._read_entries()
         except BaseException:
@@ -77,7 +78,7 @@ class TensorFile:
         """
         with self._lock:
             if self._mapping is None:
-                self._mapping = _map(self._descriptor, self.size, self.path)
+                self._mapping = _map(self._descriptor(), self.size, self.path)
             return self._mapping
 
     def raw(self, name: str) -> bytes:
@@ -124,12 +125,16 @@ class TensorFile:
     def close(self) -> None:
         """Close the file; doing so twice does nothing."""
         with self._lock:
-            descriptor, self._descriptor, self._mapping = self._descriptor, -1, None
-        if descriptor >= 0:
-            os.close(descriptor)
+            self._mapping = None
+            self._file.close()
 
     def _read_entries(self) -> dict[str, Entry]:
         return read_header(self._read, self.size, WEIGHTS)
+
+    def _descriptor(self) -> int:
+        if self._file.closed:
+            raise UsageError(f"{self.path} is closed", remedy="open it again")
+        return self._file.fileno()
 
     def _entry(self, name: str) -> Entry:
         try:
@@ -139,8 +144,9 @@ class TensorFile:
 
     def _read(self, start: int, stop: int) -> bytes:
         parts = []
+        descriptor = self._descriptor()
         try:
-            while start < stop and (part := os.pread(self._descriptor, min(stop - start, 2**30), start)):
+            while start < stop and (part := os.pread(descriptor, min(stop - start, 2**30), start)):
                 parts.append(part)
                 start += len(part)
         except OSError as error:
@@ -161,16 +167,17 @@ def read_file(path: Path, most: int) -> bytes:
         AccessError: It cannot be read.
         FormatError: It is larger.
     """
-    descriptor, size = _open_regular(path)
-    with open(descriptor, "rb") as file:
+    file, size = _open_regular(path)
+    with file:
         if size > most:
             raise FormatError(f"{path} has {size} bytes, more than {most}", remedy="check the path")
         try:
-            return file.read(most)
+            return file.readall()
         except OSError as error:
             raise _access_error(error, path) from error
 
 
+_NO_FILE: Final = "name the file itself"
 _REMEDIES: Final = {
     FileNotFoundError: "check the path",
     NotADirectoryError: "check the path",
@@ -187,25 +194,25 @@ def _access_error(error: OSError, path: Path) -> AccessError:
     return AccessError(f"cannot read {path}: {reason}", remedy=_REMEDIES.get(type(error), ""))
 
 
-def _open_regular(path: Path) -> tuple[int, int]:
-    """Descriptor and size in bytes of a regular file; nothing else is read, so nothing can block."""
+def _open_regular(path: Path) -> tuple[FileIO, int]:
+    """A regular file and its size in bytes; nothing else is read, so nothing can block."""
     try:
-        descriptor = os.open(path, _OPEN_FLAGS)
+        # The object owns the descriptor from the start: a load that is cancelled right here leaves none open.
+        file = FileIO(path, opener=lambda name, _: os.open(name, _OPEN_FLAGS))
+    except IsADirectoryError as error:
+        raise AccessError(f"cannot read {path}: it is a folder", remedy=_NO_FILE) from error
     except OSError as error:
         raise _access_error(error, path) from error
     except ValueError as error:
         raise AccessError(f"{str(path)!r} is not a path: {error}", remedy="check the path") from error
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
-        return descriptor, status.st_size
-    os.close(descriptor)
-    what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
-    raise AccessError(f"cannot read {path}: it is {what}", remedy="name the file itself")
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise AccessError(f"cannot read {path}: it is a device or pipe", remedy=_NO_FILE)
+    return file, status.st_size
 
 
 def _map(descriptor: int, size: int, path: Path) -> mmap.mmap:
-    if descriptor < 0:
-        raise UsageError(f"{path} is closed", remedy="open it again")
     try:
         mapping = mmap.mmap(descriptor, size, **_PRIVATE)
     except (OSError, ValueError) as error:  # the latter if the file has become shorter

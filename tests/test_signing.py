@@ -157,7 +157,8 @@ def test_the_command_line_signs_verifies_and_refuses(
 def test_signing_imports_no_torch_and_reading_no_signing(path: Path) -> None:
     code = (
         "import sys, archive.signing as signing; print('model_signing' in sys.modules);"
-        f"signing.sign({str(path)!r}, {str(path.with_name('mine.pem'))!r}); print({{'torch', 'numpy'}} & set(sys.modules))"
+        f"signing.sign({str(path)!r}, {str(path.with_name('mine.pem'))!r});"
+        "print({'torch', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "set()"]

@@ -1,0 +1,216 @@
+"""Loads that are cancelled, as by Ctrl-C, and what they leave behind."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import linecache
+import os
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._guards import TracingContext
+from torch.utils import _python_dispatch, _pytree
+
+import archive
+import loader
+from archive.tensor_file import TensorFile
+from tests.threads.subjects import Subject
+
+NAMES = ("dynamic", "branch", "nested")
+ENTRIES: dict[str, Callable[[Subject], object]] = {
+    "load": lambda subject: loader.load(subject.path),
+    "load, copied and checked": lambda subject: loader.load(subject.path, mmap=False, verify="full"),
+    "load_module": lambda subject: loader.load_module(subject.path),
+    "inspect": lambda subject: archive.inspect(subject.path),
+}
+
+
+class Cancelled(BaseException):
+    """Cancels a load; nobody catches it by accident."""
+
+
+def try_points(subjects: dict[str, Subject], scale: float) -> tuple[str, list[str]]:
+    """Cancel loads at lines of all code that they run, torch's too, evenly spread; every line of ours at scale 10."""
+    most = max(int(400 * scale), 20)
+    failures: list[str] = []
+    tried = 0
+    for name in NAMES:
+        for entry, act in ENTRIES.items():
+            subject = subjects[name]
+            act(subject)
+            before, lines = _state(), _lines(lambda act=act, subject=subject: act(subject))  # type: ignore[misc]
+            for point in range(1, lines + 1, max(1, lines // most)):
+                tried += 1
+                place = _cancel_at(point, lambda act=act, subject=subject: act(subject))  # type: ignore[misc]
+                failures += [f"{entry} of {name}, {place}: {what}" for what in _left(before, subject)]
+            failures += [f"{entry} of {name}: {what}" for what in _left(before, subject, objects=True)]
+            for way in subject.expected:
+                subject.check(way)
+    return f"{tried} loads", failures
+
+
+def try_threads(subjects: dict[str, Subject], scale: float) -> tuple[str, list[str]]:
+    """Cancel loads in a thread by an exception from outside, whenever it comes."""
+    loads = max(int(1000 * scale), 50)
+    chance = random.Random(0)
+    failures: list[str] = []
+    outcomes: Counter[str] = Counter()
+    before = _state()
+    for number in range(loads):
+        subject = subjects[NAMES[number % len(NAMES)]]
+        act = list(ENTRIES.values())[number % len(ENTRIES)]
+        outcomes[_cancel_after(chance.uniform(0, 0.02), lambda act=act, subject=subject: act(subject))] += 1  # type: ignore[misc]
+        failures += [f"load {number}: {what}" for what in _left(before, subject)]
+    for name in NAMES:
+        failures += [f"{name}: {what}" for what in _left(before, subjects[name], objects=True)]
+        for way in subjects[name].expected:
+            subjects[name].check(way)
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())), failures
+
+
+def _lines(act: Callable[[], object]) -> int:
+    """How many lines are run."""
+    seen = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal seen
+        seen += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(None)
+    return seen
+
+
+def _cancel_at(point: int, act: Callable[[], object]) -> str:
+    """Cancel at the line of some number; says where that was."""
+    seen, place = 0, "not reached"
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal seen, place
+        seen += event == "line"
+        if seen == point and event == "line":
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            raise Cancelled
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    except BaseException as error:
+        if not isinstance(error, Cancelled):
+            place += f", which became {type(error).__name__} {error}"
+    finally:
+        sys.settrace(None)
+    return place
+
+
+def _cancel_after(seconds: float, act: Callable[[], object]) -> str:
+    """Cancel a load in a thread of its own after some time."""
+    outcome = "hang"
+
+    def work() -> None:
+        nonlocal outcome
+        try:
+            act()
+            outcome = "complete"
+        except Cancelled:
+            outcome = "cancelled"
+        except BaseException as error:
+            outcome = f"raised {type(error).__name__}"
+
+    thread = threading.Thread(target=_shielded, args=(work,), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Cancelled))
+    thread.join(60)
+    return outcome
+
+
+def _shielded(work: Callable[[], None]) -> None:
+    """The exception may come when the load is already over."""
+    try:
+        work()
+    except Cancelled:
+        pass
+
+
+def _state() -> dict[str, Any]:
+    """What is global in this process and no load may change."""
+    return {
+        "modules": set(sys.modules),
+        "threads": set(threading.enumerate()),
+        "gradients": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "autocast": [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")],
+        "cached casts": torch.is_autocast_cache_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "dispatch modes": _modes(),
+        "function modes": torch._C._len_torch_function_stack(),
+        "dispatch keys": (
+            str(torch._C._dispatch_tls_local_include_set()),
+            str(torch._C._dispatch_tls_local_exclude_set()),
+        ),
+        "tracing": TracingContext.try_get(),
+        "containers": len(_pytree.SUPPORTED_NODES),
+        "collector": (gc.isenabled(), gc.get_threshold()),
+        "limit": sys.getrecursionlimit(),
+        "hooks": (sys.excepthook, sys.unraisablehook, linecache.getlines),
+        "switch": sys.getswitchinterval(),
+        "random": torch.get_rng_state().tolist(),
+    }
+
+
+def _modes() -> int:
+    """How many modes are on; they are then all turned off, to look at the rest without them."""
+    modes = _python_dispatch._get_current_dispatch_mode_stack()
+    for _ in modes:
+        _python_dispatch._pop_mode()
+    return len(modes)
+
+
+def _left(before: dict[str, Any], subject: Subject, *, objects: bool = False) -> list[str]:
+    """What a load has left behind."""
+    left = [f"{name} changed" for name, value in _state().items() if value != before[name]]
+    if open_files := [link for link in _links() if link.startswith(str(subject.path))]:
+        left.append(f"{len(open_files)} files are open")
+    with open("/proc/self/maps") as maps:
+        mapped = str(subject.path) in maps.read()
+    if mapped or objects:
+        gc.collect()
+        with open("/proc/self/maps") as maps:
+            left += ["the file is mapped"] * (str(subject.path) in maps.read())
+    if objects:
+        kinds = Counter(type(each).__name__ for each in gc.get_objects() if type(each) in _KINDS)
+        left += [f"{count} objects of {kind}" for kind, count in kinds.items()]
+    return left
+
+
+_KINDS = {
+    archive.ArchiveFile,
+    TensorFile,
+    torch.export.ExportedProgram,
+    torch.fx.experimental.symbolic_shapes.ShapeEnv,
+    torch._subclasses.FakeTensorMode,
+}
+
+
+def _links() -> list[str]:
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:  # that of the list itself
+            continue
+    return links
