@@ -12,11 +12,16 @@ from archive.documents import check_document
 from archive.header import Entry, read_header
 from archive.structure import check_structure
 from archive.tensor_file import TensorFile
-from schema.codec import check_canonical, decode, decompress
+from schema.calls import Calls
+from schema.codec import check_canonical, decode, decompress, learn
+from schema.constraints import Constraints
+from schema.debug import Debug
 from schema.errors import FormatError, IntegrityError, Loc, UsageError
+from schema.graph import ProgramGraph
 from schema.limits import DEFAULT_LIMITS, RAISE_LIMIT, Limits
 from schema.manifest import Manifest
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
+from schema.signature import Signature
 from schema.version import FORMAT_VERSION, judge_version
 
 if TYPE_CHECKING:
@@ -35,6 +40,9 @@ class _Preamble(msgspec.Struct):
 
     format: tuple[int, int]
     features: list[str] = []  # msgspec copies defaults
+
+
+learn(_Preamble, Manifest, ProgramGraph, Signature, Constraints, Calls, Debug)
 
 
 def open_archive(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> ArchiveFile:

@@ -12,6 +12,7 @@ from archive.composites import is_composite, parts_of
 from archive.reading import open_archive
 from archive.structure import contiguous_strides
 from archive.text import literal_text
+from schema.codec import learn
 from schema.dtypes import CARRIERS
 from schema.limits import DEFAULT_LIMITS, Limits
 from schema.names import CONSTANTS, PARTS, RESERVED
@@ -189,6 +190,9 @@ class Summary(_Part, frozen=True):
         """The summary as plain dictionaries, lists, text and numbers."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
+
+
+learn(Summary)
 
 
 def inspect(path: str | os.PathLike[str], *, depth: int = 2, limits: Limits = DEFAULT_LIMITS) -> Summary:

@@ -14,6 +14,7 @@ import msgspec
 
 from archive.header import without_repeats
 from archive.tensor_file import TensorFile, read_file
+from schema.codec import learn
 from schema.errors import FormatError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class _Index(msgspec.Struct):
     """What the model hub writes beside shards; other fields do not concern us."""
 
     weight_map: dict[str, str]
+
+
+learn(_Index)
 
 
 @contextmanager

@@ -39,6 +39,12 @@ _OWN: Final = _Own()
 Document = TypeVar("Document", bound=msgspec.Struct)
 
 
+def learn(*kinds: type) -> None:
+    """Make msgspec learn types when they are imported: it crashes where several threads are the first to decode one."""
+    for kind in kinds:
+        msgspec.msgpack.Decoder(kind)
+
+
 def encode(document: msgspec.Struct) -> bytes:
     """Canonical msgpack bytes of a document."""
     return _ENCODER.encode(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import linecache
@@ -44,7 +45,7 @@ def try_points(subjects: dict[str, Subject], scale: float) -> tuple[str, list[st
         for entry, act in ENTRIES.items():
             subject = subjects[name]
             act(subject)
-            before, lines = _state(), _lines(lambda act=act, subject=subject: act(subject))  # type: ignore[misc]
+            before, lines = _before(), _lines(lambda act=act, subject=subject: act(subject))  # type: ignore[misc]
             for point in range(1, lines + 1, max(1, lines // most)):
                 tried += 1
                 place = _cancel_at(point, lambda act=act, subject=subject: act(subject))  # type: ignore[misc]
@@ -61,7 +62,7 @@ def try_threads(subjects: dict[str, Subject], scale: float) -> tuple[str, list[s
     chance = random.Random(0)
     failures: list[str] = []
     outcomes: Counter[str] = Counter()
-    before = _state()
+    before = _before()
     for number in range(loads):
         subject = subjects[NAMES[number % len(NAMES)]]
         act = list(ENTRIES.values())[number % len(ENTRIES)]
@@ -138,10 +139,12 @@ def _cancel_after(seconds: float, act: Callable[[], object]) -> str:
 
 def _shielded(work: Callable[[], None]) -> None:
     """The exception may come when the load is already over."""
-    try:
+    with contextlib.suppress(Cancelled):
         work()
-    except Cancelled:
-        pass
+
+
+def _before() -> dict[str, Any]:
+    return {**_state(), "objects": _objects()}
 
 
 def _state() -> dict[str, Any]:
@@ -157,6 +160,7 @@ def _state() -> dict[str, Any]:
         "cached casts": torch.is_autocast_cache_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "dispatch modes": _modes(),
+        "flags of modes": [getattr(_python_dispatch, flag) for flag in FLAGS],
         "function modes": torch._C._len_torch_function_stack(),
         "dispatch keys": (
             str(torch._C._dispatch_tls_local_include_set()),
@@ -170,6 +174,10 @@ def _state() -> dict[str, Any]:
         "switch": sys.getswitchinterval(),
         "random": torch.get_rng_state().tolist(),
     }
+
+
+FLAGS = [name for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_") and type(value) is bool]
+"""Whether a mode is on, as torch notes it for all threads together."""
 
 
 def _modes() -> int:
@@ -192,16 +200,19 @@ def _left(before: dict[str, Any], subject: Subject, *, objects: bool = False) ->
         with open("/proc/self/maps") as maps:
             left += ["the file is mapped"] * (str(subject.path) in maps.read())
     if objects:
-        kinds = Counter(type(each).__name__ for each in gc.get_objects() if type(each) in _KINDS)
-        left += [f"{count} objects of {kind}" for kind, count in kinds.items()]
+        left += [f"{count} objects of {kind}" for kind, count in (_objects() - before["objects"]).items()]
     return left
+
+
+def _objects() -> Counter[str]:
+    gc.collect()
+    return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in _KINDS)
 
 
 _KINDS = {
     archive.ArchiveFile,
     TensorFile,
     torch.export.ExportedProgram,
-    torch.fx.experimental.symbolic_shapes.ShapeEnv,
     torch._subclasses.FakeTensorMode,
 }
 
