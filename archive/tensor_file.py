@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
-_OPEN_FLAGS: Final = (
-    os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)
 
 # Without reserving swap for it: a writable mapping larger than the machine's memory would otherwise be refused.
 _NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -177,7 +174,6 @@ def read_file(path: Path, most: int) -> bytes:
             raise _access_error(error, path) from error
 
 
-_NO_FILE: Final = "name the file itself"
 _REMEDIES: Final = {
     FileNotFoundError: "check the path",
     NotADirectoryError: "check the path",
@@ -195,21 +191,24 @@ def _access_error(error: OSError, path: Path) -> AccessError:
 
 
 def _open_regular(path: Path) -> tuple[FileIO, int]:
-    """A regular file and its size in bytes; nothing else is read, so nothing can block."""
+    """A regular file and its size in bytes; nothing else is opened, so nothing can block."""
     try:
-        # The object owns the descriptor from the start: a load that is cancelled right here leaves none open.
-        file = FileIO(path, opener=lambda name, _: os.open(name, _OPEN_FLAGS))
-    except IsADirectoryError as error:
-        raise AccessError(f"cannot read {path}: it is a folder", remedy=_NO_FILE) from error
+        _check_regular(os.stat(path), path)
+        # One call, so that the descriptor has an owner from the start: a load that is cancelled right here leaves none.
+        file = FileIO(path)
     except OSError as error:
         raise _access_error(error, path) from error
     except ValueError as error:
         raise AccessError(f"{str(path)!r} is not a path: {error}", remedy="check the path") from error
     status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise AccessError(f"cannot read {path}: it is a device or pipe", remedy=_NO_FILE)
+    _check_regular(status, path)  # it may have been replaced meanwhile
     return file, status.st_size
+
+
+def _check_regular(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a device or pipe"
+        raise AccessError(f"cannot read {path}: it is {what}", remedy="name the file itself")
 
 
 def _map(descriptor: int, size: int, path: Path) -> mmap.mmap:

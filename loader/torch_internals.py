@@ -7,8 +7,8 @@ takes most of a second, are handed out by functions, so that what does not need 
 from __future__ import annotations
 
 import dis
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +23,7 @@ from torch.export.exported_program import (
     _convert_guards_to_code,
 )
 from torch.fx import _lazy_graph_module
-from torch.utils import _pytree
+from torch.utils import _python_dispatch, _pytree
 from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
 
 if TYPE_CHECKING:
@@ -36,6 +36,24 @@ NodeBase = torch._C._NodeBase
 dispatch_keys = torch._C._dispatch_keys
 lazy_clone = torch._lazy_clone
 warn_of_data_access = torch._C._set_warn_deprecated_on_mutable_data_ptr
+
+
+@contextmanager
+def state_restored() -> Iterator[None]:
+    """Leave torch's dispatch modes as they were, also where a load is cancelled.
+
+    An exception from outside, as Ctrl-C is, may come just as a mode is entered or left, and ``with`` then leaves it on.
+    """
+    depth, lifting = len(_python_dispatch._get_current_dispatch_mode_stack()), torch._C._only_lift_cpu_tensors()
+    flags = {name: value for name, value in vars(_python_dispatch).items() if name.startswith("_is_in_")}
+    try:
+        yield
+    except BaseException:
+        while len(_python_dispatch._get_current_dispatch_mode_stack()) > depth:
+            _python_dispatch._pop_mode()
+        torch._C._set_only_lift_cpu_tensors(lifting)
+        vars(_python_dispatch).update(flags)
+        raise
 
 
 def key_types() -> dict[str, Any]:

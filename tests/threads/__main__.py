@@ -35,6 +35,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # a process that has used more hangs in torch itself after a fork
     sys.setswitchinterval(1e-5)
+    cancelling.be_quiet()
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         subjects = write_subjects(Path(folder))
