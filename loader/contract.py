@@ -240,8 +240,8 @@ def _check_number(expected: NumberInput, value: Any) -> list[tuple[str, int, int
 
 
 def _check_constant(expected: ConstantInput, value: Any) -> list[tuple[str, int, int]]:
-    both_nan = value != value and expected.value != expected.value
-    if type(value) is not type(expected.value) or not (value == expected.value or both_nan):
+    same_type = type(value) is type(expected.value)  # asked first: the comparison of a tensor is no truth value
+    if not same_type or not (value == expected.value or (value != value and expected.value != expected.value)):
         raise InputError(f"{expected.name} is {value!r:.80}, and the program was captured for {expected.value!r:.80}")
     return []
 

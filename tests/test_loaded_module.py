@@ -74,6 +74,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (arguments(width=5), r"dimension 1 of x \(shape \[4, 5\]\) is 5, which is not 2\*half for any whole number"),
         (arguments(width=102), r"dimension 1 of x \(shape \[4, 102\]\) is 102, expected 2 to 100"),
         (changed(flag=False), "flag is False, and the program was captured for True"),
+        (changed(flag=torch.ones(2)), r"flag is tensor\(\[1., 1.\]\), and the program was captured for True"),
         (changed(extra={"scalar": torch.ones(())}), "extra has keys scalar, expected a dict with scale"),
         (changed(extra={"scale": 1.0}), r"extra\['scale'\] is of type float, expected a tensor"),
         (changed(more=1), "unknown argument more, expected x, y, flag, extra"),

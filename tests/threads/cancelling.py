@@ -55,11 +55,11 @@ def try_points(subjects: dict[str, Subject], scale: float) -> tuple[str, list[st
         before, lines = _before(), _lines(act)
         for point in range(1, lines + 1, max(1, lines // most)):
             tried += 1
-            place, error = _cancel_at(point, act)
-            if error is None:  # it came in a callback of a weak reference, where Python swallows it: torch loses that
+            place, outcome = _cancel_at(point, act)
+            if outcome == "complete":  # it came in a callback of a weak reference: Python swallows it, torch loses that
                 before["objects"] = _objects()
-            elif not isinstance(error, Cancelled):
-                failures.append(f"{entry} of {name}, {place}: became {type(error).__name__} {error}")
+            elif outcome != "cancelled":
+                failures.append(f"{entry} of {name}, {place}: {outcome}")
             failures += [f"{entry} of {name}, {place}: {what}" for what in _left(before, subject)]
         failures += [f"{entry} of {name}: {what}" for what in _left(before, subject, objects=True)]
         for way in subject.expected:
@@ -112,12 +112,8 @@ def _lines(act: Callable[[], object]) -> int:
     return seen
 
 
-def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, BaseException | None]:
-    """Cancel at the line of some number.
-
-    Returns:
-        Where that was, and the error that came of it.
-    """
+def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, str]:
+    """Cancel at the line of some number; says where that was, and what came of it."""
     seen, place = 0, "not reached"
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -129,13 +125,19 @@ def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, BaseExceptio
         return trace
 
     sys.settrace(trace)
+    outcome = _outcome(act)
+    sys.settrace(None)
+    return place, outcome
+
+
+def _outcome(act: Callable[[], object]) -> str:
     try:
         act()
+    except Cancelled:
+        return "cancelled"
     except BaseException as error:
-        return place, error.with_traceback(None)
-    finally:
-        sys.settrace(None)
-    return place, None
+        return f"raised {type(error).__name__} {error}"
+    return "complete"
 
 
 def _cancel_after(seconds: float, act: Callable[[], object]) -> str:
@@ -144,13 +146,7 @@ def _cancel_after(seconds: float, act: Callable[[], object]) -> str:
 
     def work() -> None:
         nonlocal outcome
-        try:
-            act()
-            outcome = "complete"
-        except Cancelled:
-            outcome = "cancelled"
-        except BaseException as error:
-            outcome = f"raised {type(error).__name__}"
+        outcome = _outcome(act)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
