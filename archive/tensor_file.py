@@ -7,7 +7,6 @@ import mmap
 import os
 import stat
 import sys
-import threading
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -44,7 +43,6 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
         self._mapping: mmap.mmap | None = None
         self._file, self.size = _open_regular(path)
         try:
@@ -73,10 +71,9 @@ class TensorFile:
         Raises:
             AccessError: The file cannot be mapped.
         """
-        with self._lock:
-            if self._mapping is None:
-                self._mapping = _map(self._descriptor(), self.size, self.path)
-            return self._mapping
+        if self._mapping is None:  # without a lock: threads that come together make one each, and one of them stays
+            self._mapping = _map(self._descriptor(), self.size, self.path)
+        return self._mapping
 
     def raw(self, name: str) -> bytes:
         """The bytes of one stored tensor, copied from the file.
@@ -121,9 +118,8 @@ class TensorFile:
 
     def close(self) -> None:
         """Close the file; doing so twice does nothing."""
-        with self._lock:
-            self._mapping = None
-            self._file.close()
+        self._mapping = None
+        self._file.close()
 
     def _read_entries(self) -> dict[str, Entry]:
         return read_header(self._read, self.size, WEIGHTS)

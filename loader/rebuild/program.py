@@ -18,7 +18,7 @@ from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_calls
 from loader.rebuild.values import ValueBuilder
 from loader.rebuild.verification import verify_graphs
-from loader.torch_internals import exported_program, verify_borders
+from loader.torch_internals import exported_program, state_restored, verify_borders
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
@@ -28,6 +28,7 @@ from schema.names import check_plain_text
 from schema.signature import USER_OUTPUT_KINDS, Signature
 
 
+@state_restored()
 def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.ExportedProgram:
     """The program of one method.
 

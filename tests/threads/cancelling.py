@@ -99,16 +99,11 @@ def _lines(act: Callable[[], object]) -> int:
     """How many lines are run."""
     seen = 0
 
-    def trace(frame: Any, event: str, arg: Any) -> Any:
+    def count(_: Any) -> None:
         nonlocal seen
-        seen += event == "line"
-        return trace
+        seen += 1
 
-    sys.settrace(trace)
-    try:
-        act()
-    finally:
-        sys.settrace(None)
+    _traced(act, count)
     return seen
 
 
@@ -116,18 +111,29 @@ def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, str]:
     """Cancel at the line of some number; says where that was, and what came of it."""
     seen, place = 0, "not reached"
 
-    def trace(frame: Any, event: str, arg: Any) -> Any:
+    def cancel(frame: Any) -> None:
         nonlocal seen, place
-        seen += event == "line"
-        if seen == point and event == "line":
+        seen += 1
+        if seen == point:
             place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             raise Cancelled
+
+    outcome = _traced(act, cancel)
+    return place, outcome
+
+
+def _traced(act: Callable[[], object], at_line: Callable[[Any], None]) -> str:
+    """Call a function at every line but those of this file."""
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if event == "line" and frame.f_code.co_filename != __file__:
+            at_line(frame)
         return trace
 
     sys.settrace(trace)
     outcome = _outcome(act)
     sys.settrace(None)
-    return place, outcome
+    return outcome
 
 
 def _outcome(act: Callable[[], object]) -> str:
