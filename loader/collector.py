@@ -14,23 +14,23 @@ from contextlib import contextmanager
 
 
 class _Pause:
-    """How many loads are going on, and whether the collector was at work before the first."""
+    """Which loads are going on, and whether the collector was at work before the first."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.loads = 0
+        self.loads: set[object] = set()
         self.was_enabled = False
 
-    def begin(self) -> None:
+    def begin(self, load: object) -> None:
         with self.lock:
             if not self.loads:
                 self.was_enabled = gc.isenabled()
-                gc.disable()
-            self.loads += 1
+            self.loads.add(load)
+            gc.disable()
 
-    def end(self) -> None:
+    def end(self, load: object) -> None:
         with self.lock:
-            self.loads -= 1
+            self.loads.discard(load)
             if not self.loads and self.was_enabled:
                 gc.enable()
 
@@ -49,8 +49,13 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def collector_paused() -> Iterator[None]:
     """Let no garbage be collected meanwhile; with loads in several threads, until the last is done."""
-    _PAUSE.begin()
+    load = object()
     try:
+        _PAUSE.begin(load)
         yield
     finally:
-        _PAUSE.end()
+        try:
+            _PAUSE.end(load)
+        except BaseException:  # the load is cancelled just here: to end it twice does no harm
+            _PAUSE.end(load)
+            raise

@@ -45,15 +45,15 @@ def be_quiet() -> None:
 
 
 def try_points(subjects: dict[str, Subject], scale: float) -> tuple[str, list[str]]:
-    """Cancel loads at lines of all code that they run, torch's too, evenly spread."""
+    """Cancel loads at points of all code that they run, torch's too, evenly spread."""
     most = max(int(400 * scale), 20)
     failures: list[str] = []
     tried = 0
     for name, (entry, enter) in itertools.product(NAMES, ENTRIES.items()):
         subject, act = subjects[name], functools.partial(enter, subjects[name])
         act()
-        before, lines = _before(), _lines(act)
-        for point in range(1, lines + 1, max(1, lines // most)):
+        before, points = _before(), _points(act)
+        for point in range(1, points + 1, max(1, points // most)):
             tried += 1
             place, outcome = _cancel_at(point, act)
             if outcome == "complete":  # it came in a callback of a weak reference: Python swallows it, torch loses that
@@ -95,20 +95,20 @@ def _seconds(act: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
-def _lines(act: Callable[[], object]) -> int:
-    """How many lines are run."""
+def _points(act: Callable[[], object]) -> int:
+    """How many points there are at which a call can be cancelled."""
     seen = 0
 
     def count(_: Any) -> None:
         nonlocal seen
         seen += 1
 
-    _traced(act, count)
+    _profiled(act, count)
     return seen
 
 
 def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, str]:
-    """Cancel at the line of some number; says where that was, and what came of it."""
+    """Cancel at the point of some number; says where that was, and what came of it."""
     seen, place = 0, "not reached"
 
     def cancel(frame: Any) -> None:
@@ -118,21 +118,20 @@ def _cancel_at(point: int, act: Callable[[], object]) -> tuple[str, str]:
             place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             raise Cancelled
 
-    outcome = _traced(act, cancel)
+    outcome = _profiled(act, cancel)
     return place, outcome
 
 
-def _traced(act: Callable[[], object], at_line: Callable[[Any], None]) -> str:
-    """Call a function at every line but those of this file."""
+def _profiled(act: Callable[[], object], at_point: Callable[[Any], None]) -> str:
+    """Call a function wherever Python looks for exceptions from outside: where a function begins, and after a C one."""
 
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        if event == "line" and frame.f_code.co_filename != __file__:
-            at_line(frame)
-        return trace
+    def profile(frame: Any, event: str, _: Any) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename != __file__:
+            at_point(frame)
 
-    sys.settrace(trace)
+    sys.setprofile(profile)
     outcome = _outcome(act)
-    sys.settrace(None)
+    sys.setprofile(None)
     return outcome
 
 
