@@ -94,9 +94,9 @@ class TensorFile:
         """
         entry = self._entry(name)
         made = bytearray(entry.nbytes)
-        left, place = memoryview(made), entry.start
+        left, place, descriptor = memoryview(made), entry.start, self._descriptor()
         try:
-            while left.nbytes and (count := os.preadv(self._descriptor, [left[: 2**30]], place)):
+            while left.nbytes and (count := os.preadv(descriptor, [left[: 2**30]], place)):
                 left, place = left[count:], place + count
         except OSError as error:
             raise _access_error(error, self.path) from error
