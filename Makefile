@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check onnx onnxscript onnxruntime
 	$(BIN)/python -m benchmarks --json build/bench/results.json --plot build/bench/results.png
+
 hostile: setup
 	$(BIN)/python -m tests.hostile
 
