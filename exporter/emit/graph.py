@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import fx
+from torch.fx.immutable_collections import immutable_list
 
 from exporter.emit.literals import emit_literal
 from exporter.emit.operators import emit_operator
 from exporter.emit.tables import Table
 from exporter.emit.texts import check_text
 from exporter.emit.values import ValueEmitter
-from exporter.torch_internals import CallMethodKey, ConvertIntKey, DivideByKey, InnerTensorKey, SequenceKey
+from exporter.torch_internals import (
+    CallMethodKey,
+    ConvertIntKey,
+    DivideByKey,
+    InnerTensorKey,
+    OpOverload,
+    SequenceKey,
+)
 from schema import graph as documents
 from schema.errors import Loc, UnsupportedError
 from schema.graph import ABSENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from exporter.emit.symbols import SymbolTable
 
@@ -37,6 +45,9 @@ _KEYS: dict[type, tuple[str, str | None]] = {
 _SCALARS = frozenset({int, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format})
 """Types whose equal values have one encoding, so that a literal is found without encoding it."""
 
+_LISTS = frozenset({list, immutable_list})
+_INTEGERS = frozenset({int})
+
 
 class GraphEmitter:
     """Collects the graphs of one program and the tables that they share.
@@ -50,16 +61,21 @@ class GraphEmitter:
         self._symbols = symbols
         self._place_tensor = place_tensor
         self.modules: list[fx.GraphModule] = []
+        self.passed: set[OpOverload] = set()
         self._targets: Table[str] = Table()
         self._arguments: Table[documents.Argument] = Table()
         self._keywords: Table[documents.Keywords] = Table()
         self._values = ValueEmitter(symbols, self._arguments)
         self._frames: Table[documents.ModuleFrame] = Table()
+        self._stacks: dict[tuple[Any, ...], int] = {}
         self._functions: Table[tuple[str, str]] = Table()
         self._bindings: Table[list[documents.Binding]] = Table()
 
     def document(self, program: torch.export.ExportedProgram) -> documents.ProgramGraph:
-        """The whole section. ``modules`` then holds the graph modules in the order of its graphs."""
+        """The whole section.
+
+        ``modules`` then holds the graph modules in the order of its graphs, ``passed`` the operators among arguments.
+        """
         self.modules = _reachable(program.graph_module)
         self._paths = {module: path for path, module in program.graph_module.named_modules()}
         return documents.ProgramGraph(
@@ -119,10 +135,12 @@ class GraphEmitter:
     def _operand(self, value: Any, places: Mapping[fx.Node, int], place: int, loc: Loc) -> int:
         if isinstance(value, fx.Node):
             return places[value] - place
-        if type(value) in _SCALARS:
-            return self._arguments.find((type(value), value), lambda: emit_literal(value, loc))
-        if _holds_node(value):
+        if key := _key(value):
+            return self._arguments.find(key, lambda: emit_literal(value, loc))
+        leaves = list(_leaves(value))
+        if any(isinstance(leaf, fx.Node) for leaf in leaves):
             return self._arguments.place(self._container(value, places, place, loc))
+        self.passed.update(leaf for leaf in leaves if isinstance(leaf, OpOverload))
         return self._arguments.place(emit_literal(value, loc))
 
     def _container(self, value: Any, places: Mapping[fx.Node, int], place: int, loc: Loc) -> documents.Container:
@@ -159,10 +177,14 @@ class GraphEmitter:
         stack = node.meta.get("nn_module_stack")
         if stack is None:
             return ABSENT
-        place = 0
-        for key, (path, kind) in stack.items():
-            level = place, key, path, kind
-            place = 1 + self._frames.find(level, partial(_frame, *level, ("graph", node.name)))
+        levels = tuple(stack.items())
+        place = self._stacks.get(levels)
+        if place is None:
+            place = 0
+            for key, (path, kind) in levels:
+                level = place, key, path, kind
+                place = 1 + self._frames.find(level, partial(_frame, *level, ("graph", node.name)))
+            self._stacks[levels] = place
         return place
 
     def _binding(self, node: fx.Node) -> int:
@@ -178,12 +200,23 @@ def _frame(parent: int, key: str, path: str, kind: Any, loc: Loc) -> documents.M
     return documents.ModuleFrame(parent, *(check_text(text, loc) for text in (key, path, name)))
 
 
-def _holds_node(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(isinstance(item, fx.Node) or _holds_node(item) for item in value)
-    if isinstance(value, dict):
-        return _holds_node([*value.values()])
-    return isinstance(value, slice) and _holds_node([value.start, value.stop, value.step])
+def _key(value: Any) -> Hashable:
+    """What a literal is found by without being made, if there is such a thing."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return kind, value
+    return (kind, *value) if kind in _LISTS and _INTEGERS.issuperset(map(type, value)) else None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in nested containers."""
+    if isinstance(value, slice):
+        value = (value.start, value.stop, value.step)
+    if not isinstance(value, (list, tuple, dict)):
+        yield value
+        return
+    for item in value.values() if isinstance(value, dict) else value:
+        yield from _leaves(item)
 
 
 def _key_step(key: Any, loc: Loc) -> documents.KeyStep:

@@ -167,7 +167,7 @@ class _MethodEmitter:
             sections=sections,
             inputs=inputs,
             outputs=outputs,
-            operators=_operators(graphs.modules),
+            operators=_operators(graphs.modules, graphs.passed),
             nodes=sum(len(each.names) for each in graph.graphs),
             types=_types(calls),
             state=state,
@@ -229,20 +229,16 @@ def _check_readable(part: msgspec.Struct, nbytes: int, stored_nbytes: int, loc: 
         raise UnsupportedError(f"a section of {nbytes} bytes is too large", loc=loc, remedy="split the program")
 
 
-def _operators(modules: list[torch.fx.GraphModule]) -> list[documents.OperatorUse]:
+def _operators(modules: list[torch.fx.GraphModule], passed: set[OpOverload]) -> list[documents.OperatorUse]:
+    """The operators that nodes call, and those that are arguments of nodes."""
     nodes = [node for module in modules for node in module.graph.nodes]
     counts: Counter[Any] = Counter(node.target for node in nodes if node.op == "call_function")
-    passed = {arg for node in nodes for arg in pytree.tree_leaves((node.args, node.kwargs)) if _is_operator(arg)}
     return sorted((_operator_use(target, counts[target]) for target in {*counts, *passed}), key=lambda use: use.name)
-
-
-def _is_operator(value: object) -> bool:
-    return isinstance(value, OpOverload)
 
 
 def _operator_use(target: Any, count: int) -> documents.OperatorUse:
     name = emit_operator(target, ())
-    if not _is_operator(target):
+    if not isinstance(target, OpOverload):
         return documents.OperatorUse(name=name, count=count)
     return documents.OperatorUse(name=name, count=count, schema=str(target._schema), provider=find_provider(target))
 

@@ -9,7 +9,7 @@ import torch
 from exporter.emit.composites import flatten, sparse_parts
 from exporter.emit.literals import emit_device, emit_literal, torch_name
 from exporter.emit.tables import Table
-from exporter.torch_internals import is_traceable_wrapper_subclass
+from exporter.torch_internals import FakeTensor, is_traceable_wrapper_subclass
 from schema import graph as documents
 from schema.errors import Loc, UnsupportedError
 
@@ -43,6 +43,8 @@ class ValueEmitter:
         Raises:
             UnsupportedError: It is of no kind that an archive can hold.
         """
+        if type(value) is FakeTensor and value.layout is torch.strided:  # most are
+            return self._place_tensor(value)
         if not isinstance(value, torch.Tensor):
             return self._table.place(self._other(value, (*loc, "val")))
         if is_traceable_wrapper_subclass(value):
@@ -54,7 +56,7 @@ class ValueEmitter:
     def _place_tensor(self, value: torch.Tensor) -> int:
         """The place of a strided tensor; one like it is mostly there, and found without making a row."""
         sizes = (*value.shape, *value.stride())
-        if any(isinstance(size, torch.SymInt) for size in sizes):
+        if torch.SymInt in map(type, sizes):
             return self._table.place(self._tensor(value))  # to compare sizes that vary would be to guard on them
         return self._table.find((value.dtype, value.device, value.requires_grad, sizes), lambda: self._tensor(value))
 
