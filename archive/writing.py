@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,9 +16,11 @@ from schema.errors import AccessError, UsageError
 from schema.names import MANIFEST, MANIFEST_DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
 
 _HASH_THREADS: Final = 4
+_SMALL_BYTES: Final = 32 * 1024
 _REMEDIES: Final = {
     FileNotFoundError: "create the folder first",
     NotADirectoryError: "check the path",
@@ -64,19 +67,33 @@ def _memory(blob: Blob) -> ctypes.Array[ctypes.c_char]:
     return (ctypes.c_char * blob.nbytes).from_address(blob.address)
 
 
-def digests(blobs: Sequence[Blob]) -> list[bytes]:
-    """The sha256 of each blob's bytes; several are computed at once."""
-    with ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1)) as pool:
-        return list(pool.map(digest, blobs))
+@contextmanager
+def _hashing(blobs: Sequence[Blob]) -> Iterator[Callable[[], dict[str, bytes]]]:
+    """Compute the sha256 of each blob beside what the caller does; the function waits for them and gives them by name.
+
+    Small ones are left to the caller's own thread: to hand them over costs more than to hash them.
+    """
+    large = sorted((blob for blob in blobs if blob.nbytes > _SMALL_BYTES), key=lambda blob: -blob.nbytes)
+    pool = ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1))
+    try:
+        pending = {blob.name: pool.submit(digest, blob) for blob in large}
+        yield lambda: {
+            blob.name: pending[blob.name].result() if blob.name in pending else digest(blob) for blob in blobs
+        }
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def write_archive(path: str | os.PathLike[str], blobs: Sequence[Blob], manifest: bytes) -> int:
+def write_archive(
+    path: str | os.PathLike[str], blobs: Sequence[Blob], describe: Callable[[Mapping[str, bytes]], bytes]
+) -> int:
     """Write an archive; on any failure, what was there before stays.
 
     Args:
         path: Where to write it. A symbolic link is followed.
         blobs: The tensors and sections.
-        manifest: The encoded manifest, which describes them.
+        describe: Gives the encoded manifest, which describes them, from the sha256 of each by name. Its size is the
+            same whatever they are: they are computed while the rest of the file is written.
 
     Returns:
         Size of the file in bytes.
@@ -85,24 +102,38 @@ def write_archive(path: str | os.PathLike[str], blobs: Sequence[Blob], manifest:
         AccessError: The file cannot be written.
         UsageError: Two blobs have one name.
     """
-    sha256 = hashlib.sha256(manifest).digest()
-    everything = [*blobs, bytes_blob(MANIFEST, manifest), bytes_blob(MANIFEST_DIGEST, sha256)]
-    if len({blob.name for blob in everything}) != len(everything):
+    unknown = dict.fromkeys((blob.name for blob in blobs), bytes(hashlib.sha256().digest_size))
+    if len(unknown) != len(blobs):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
     try:
-        return _replace(_target(path), everything)
+        with _hashing(blobs) as digests:
+            return _replace(_target(path), blobs, _manifest(describe(unknown)), lambda: _manifest(describe(digests())))
     except OSError as error:
         reason, remedy = error.strerror or type(error).__name__, _REMEDIES.get(type(error), "")
         raise AccessError(f"cannot write {os.fspath(path)}: {reason}", remedy=remedy) from error
 
 
-def _replace(path: Path, blobs: list[Blob]) -> int:
-    """Write a file beside the path, make it durable, and rename it to the path."""
+def _manifest(encoded: bytes) -> list[Blob]:
+    sha256 = hashlib.sha256(encoded).digest()
+    return [bytes_blob(MANIFEST, encoded), bytes_blob(MANIFEST_DIGEST, sha256)]
+
+
+def _replace(path: Path, blobs: Sequence[Blob], provisional: list[Blob], final: Callable[[], list[Blob]]) -> int:
+    """Write a file beside the path, make it durable, and rename it to the path.
+
+    Args:
+        path: Where the file is to be.
+        blobs: What it holds.
+        provisional: More that it holds, as large as what comes in its place in the end.
+        final: Gives what comes in its place.
+    """
     _refuse_special(path)
     with unfinished_file(path.parent) as (temporary, file):
-        for part in _parts(blobs):
-            file.write(part)
+        starts = _write(file, [*blobs, *provisional])
         size = file.tell()
+        for blob in final():
+            file.seek(starts[blob.name])
+            file.write(_memory(blob))
         file.flush()
         os.fsync(file.fileno())
         temporary.replace(path)
@@ -110,13 +141,16 @@ def _replace(path: Path, blobs: list[Blob]) -> int:
     return size
 
 
-def _parts(blobs: list[Blob]) -> Iterator[bytes | ctypes.Array[ctypes.c_char]]:
-    """All bytes of the file, in their order."""
+def _write(file: BinaryIO, blobs: Sequence[Blob]) -> dict[str, int]:
+    """Write all bytes of a file, and return where each blob starts."""
     ordered = sorted(blobs, key=lambda blob: layout_key(blob.name, blob.code))
-    yield encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in ordered)
+    file.write(encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in ordered))
+    starts = {}
     for blob in ordered:
+        starts[blob.name] = file.tell()
         if blob.nbytes:
-            yield _memory(blob)
+            file.write(_memory(blob))
+    return starts
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

@@ -12,7 +12,6 @@ from exporter.capture import Call, CaptureOptions, DynamicShapes, capture_method
 from exporter.emit.program import emit_programs
 from exporter.events import Report
 from exporter.recording import record_outputs as record
-from schema.codec import encode
 from schema.errors import UsageError
 from schema.names import is_identifier
 
@@ -64,7 +63,7 @@ def save(
         raise UsageError("outputs are recorded for the example inputs", remedy="keep the examples too")
     expected = {name: record(each) for name, each in programs.items()} if record_outputs else None
     emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples, weights=weights)
-    return write_archive(path, emitted.blobs, encode(emitted.manifest))
+    return write_archive(path, emitted.blobs, emitted.describe)
 
 
 @overload

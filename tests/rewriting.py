@@ -38,7 +38,7 @@ def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any], dict[s
                     digest = hashlib.sha256(frame).digest()
                     section.update(nbytes=len(frame), decoded_nbytes=len(content), sha256=digest)
         blobs = [bytes_blob(name, data)._replace(**_shape(entries, name, data)) for name, data in raw.items()]
-    write_archive(target, blobs, msgspec.msgpack.encode(manifest))
+    write_archive(target, blobs, lambda _: msgspec.msgpack.encode(manifest))
     return target
 
 

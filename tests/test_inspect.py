@@ -241,7 +241,7 @@ def write(path: Path, section: ProgramGraph = GRAPH, constraints: Constraints = 
         ],
         tensors=TENSORS,
     )
-    write_archive(path, blobs + sections, encode(manifest))
+    write_archive(path, blobs + sections, lambda _: encode(manifest))
     return path
 
 

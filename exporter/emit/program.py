@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
 from archive.documents import check_document
-from archive.writing import Blob, bytes_blob, digests
+from archive.writing import Blob, bytes_blob
 from exporter.emit.debug import emit_debug
 from exporter.emit.graph import GraphEmitter
 from exporter.emit.guards import Guards, read_guards
@@ -46,10 +47,28 @@ _PRODUCER: Final = documents.Producer(
 
 
 class Emitted(NamedTuple):
-    """All that an archive is written from."""
+    """All that an archive is written from.
+
+    Attributes:
+        manifest: The manifest, but for the digests in it.
+        blobs: What is stored.
+    """
 
     manifest: documents.Manifest
     blobs: list[Blob]
+
+    def describe(self, digests: Mapping[str, bytes]) -> bytes:
+        """The encoded manifest with the sha256 of each blob, by name."""
+        storages = [row if row.absent else replace(row, sha256=digests[row.name]) for row in self.manifest.storages]
+        methods = [
+            replace(method, sections=[_with_digest(row, method.name, digests) for row in method.sections])
+            for method in self.manifest.methods
+        ]
+        return encode(replace(self.manifest, storages=storages, methods=methods))
+
+
+def _with_digest(row: documents.Section, method: str, digests: Mapping[str, bytes]) -> documents.Section:
+    return replace(row, sha256=digests[section_name(method, row.name)])
 
 
 def emit_programs(
@@ -213,8 +232,8 @@ def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[docume
     for (name, part), blob in zip(parts.items(), blobs, strict=True):
         _check_readable(part, len(contents[name]), blob.nbytes, (method, name))
     sections = [
-        documents.Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(contents[name]), sha256=digest)
-        for name, blob, digest in zip(contents, blobs, digests(blobs), strict=True)
+        documents.Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(contents[name]), sha256=b"")
+        for name, blob in zip(contents, blobs, strict=True)
     ]
     return sections, blobs
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from archive.composites import is_composite, is_plain
 from archive.structure import contiguous_strides, is_contiguous, most_absent
-from archive.writing import Blob, digests
+from archive.writing import Blob
 from exporter.emit.composites import take_apart
 from exporter.emit.literals import torch_name
 from exporter.torch_internals import FakeTensor, is_functorch_wrapped, is_traceable_wrapper_subclass, is_zero_tensor
@@ -105,12 +105,11 @@ class TensorTable:
             for place, memory in enumerate(self._memories)
             if not memory.absent
         }
-        sha256 = dict(zip(blobs, digests(list(blobs.values())), strict=True))
         storages = [
             documents.Storage(
                 name=owners[place].name if place in owners else STORAGES + memory.first,
                 nbytes=memory.bytes.numel(),
-                sha256=sha256.get(place, b""),
+                sha256=b"",
                 absent=memory.absent,
             )
             for place, memory in enumerate(self._memories)
