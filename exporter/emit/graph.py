@@ -68,7 +68,7 @@ class GraphEmitter:
         self._values = ValueEmitter(symbols, self._arguments)
         self._frames: Table[documents.ModuleFrame] = Table()
         self._stacks: dict[tuple[Any, ...], int] = {}
-        self._functions: Table[tuple[str, str]] = Table()
+        self._functions: dict[tuple[str, str], int] = {}
         self._bindings: Table[list[documents.Binding]] = Table()
 
     def document(self, program: torch.export.ExportedProgram) -> documents.ProgramGraph:
@@ -86,7 +86,7 @@ class GraphEmitter:
             keywords=self._keywords.rows,
             values=self._values.rows,
             frames=self._frames.rows,
-            functions=self._functions.rows,
+            functions=list(self._functions),
             bindings=self._bindings.rows,
             custom=emit_literal(program.graph_module.meta.get("custom"), ("custom",)),
         )
@@ -168,23 +168,23 @@ class GraphEmitter:
 
     def _function(self, node: fx.Node) -> int:
         names = node.meta.get("torch_fn")
-        if not names:
-            return ABSENT
-        loc: Loc = ("graph", node.name)
-        return self._functions.find(names, lambda: (check_text(names[0], loc), check_text(names[1], loc)))
+        return self._functions.setdefault(names, len(self._functions)) if names else ABSENT
 
     def _module_stack(self, node: fx.Node) -> int:
         stack = node.meta.get("nn_module_stack")
         if stack is None:
             return ABSENT
-        levels = tuple(stack.items())
+        levels = (*stack, *stack.values())
         place = self._stacks.get(levels)
         if place is None:
-            place = 0
-            for key, (path, kind) in levels:
-                level = place, key, path, kind
-                place = 1 + self._frames.find(level, partial(_frame, *level, ("graph", node.name)))
-            self._stacks[levels] = place
+            place = self._stacks[levels] = self._place_stack(stack, ("graph", node.name))
+        return place
+
+    def _place_stack(self, stack: Mapping[str, tuple[str, Any]], loc: Loc) -> int:
+        place = 0
+        for key, (path, kind) in stack.items():
+            level = place, key, path, kind
+            place = 1 + self._frames.find(level, partial(_frame, *level, loc))
         return place
 
     def _binding(self, node: fx.Node) -> int:

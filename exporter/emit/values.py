@@ -55,10 +55,11 @@ class ValueEmitter:
 
     def _place_tensor(self, value: torch.Tensor) -> int:
         """The place of a strided tensor; one like it is mostly there, and found without making a row."""
-        sizes = (*value.shape, *value.stride())
-        if torch.SymInt in map(type, sizes):
-            return self._table.place(self._tensor(value))  # to compare sizes that vary would be to guard on them
-        return self._table.find((value.dtype, value.device, value.requires_grad, sizes), lambda: self._tensor(value))
+        key = (value.dtype, value.device, value.requires_grad, value.shape, value.stride())
+        try:
+            return self._table.find(key, lambda: self._tensor(value))
+        except TypeError:  # sizes that vary have no hash: to compare them would be to guard on them
+            return self._table.place(self._tensor(value))
 
     def _other(self, value: Any, loc: Loc) -> documents.Value:
         if type(value) in _SYMBOLIC:
