@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,10 @@ class _DebugEmitter:
         return 1 + self.stacks.find(text, lambda: self._stack_row(text))
 
     def _stack_row(self, text: str) -> list[int]:
-        shown = _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))
-        return [self.frames.place(part) for part in _FRAME.split(shown) if part]
+        return [self.frames.find(part, partial(self._frame, part)) for part in _FRAME.split(text) if part]
+
+    def _frame(self, text: str) -> str:
+        return _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))
 
     def _sources(self, stack: list[tuple[str, Any]]) -> int:
         rows = [documents.SourceName(name, qualified_name(function)) for name, function in stack]
