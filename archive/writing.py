@@ -93,7 +93,7 @@ def write_archive(
         path: Where to write it. A symbolic link is followed.
         blobs: The tensors and sections.
         describe: Gives the encoded manifest, which describes them, from the sha256 of each by name. Its size is the
-            same whatever they are: they are computed while the rest of the file is written.
+            same whatever they are: they are computed while the rest of the file is written, and it is asked for twice.
 
     Returns:
         Size of the file in bytes.
@@ -103,11 +103,12 @@ def write_archive(
         UsageError: Two blobs have one name.
     """
     unknown = dict.fromkeys((blob.name for blob in blobs), bytes(hashlib.sha256().digest_size))
-    if len(unknown) != len(blobs):
+    everything = [*blobs, *_manifest(describe(unknown))]
+    if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
     try:
         with _hashing(blobs) as digests:
-            return _replace(_target(path), blobs, _manifest(describe(unknown)), lambda: _manifest(describe(digests())))
+            return _replace(_target(path), everything, lambda: _manifest(describe(digests())))
     except OSError as error:
         reason, remedy = error.strerror or type(error).__name__, _REMEDIES.get(type(error), "")
         raise AccessError(f"cannot write {os.fspath(path)}: {reason}", remedy=remedy) from error
@@ -118,18 +119,17 @@ def _manifest(encoded: bytes) -> list[Blob]:
     return [bytes_blob(MANIFEST, encoded), bytes_blob(MANIFEST_DIGEST, sha256)]
 
 
-def _replace(path: Path, blobs: Sequence[Blob], provisional: list[Blob], final: Callable[[], list[Blob]]) -> int:
+def _replace(path: Path, blobs: list[Blob], final: Callable[[], list[Blob]]) -> int:
     """Write a file beside the path, make it durable, and rename it to the path.
 
     Args:
         path: Where the file is to be.
         blobs: What it holds.
-        provisional: More that it holds, as large as what comes in its place in the end.
-        final: Gives what comes in its place.
+        final: Gives, once all of them are written, blobs that take the places of those of the same names and sizes.
     """
     _refuse_special(path)
     with unfinished_file(path.parent) as (temporary, file):
-        starts = _write(file, [*blobs, *provisional])
+        starts = _write(file, blobs)
         size = file.tell()
         for blob in final():
             file.seek(starts[blob.name])
@@ -141,7 +141,7 @@ def _replace(path: Path, blobs: Sequence[Blob], provisional: list[Blob], final: 
     return size
 
 
-def _write(file: BinaryIO, blobs: Sequence[Blob]) -> dict[str, int]:
+def _write(file: BinaryIO, blobs: list[Blob]) -> dict[str, int]:
     """Write all bytes of a file, and return where each blob starts."""
     ordered = sorted(blobs, key=lambda blob: layout_key(blob.name, blob.code))
     file.write(encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in ordered))
