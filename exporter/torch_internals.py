@@ -395,6 +395,8 @@ def find_shape_env(module: torch.fx.GraphModule) -> ShapeEnv | None:
 
 def guards_only_as_text(program: torch.export.ExportedProgram) -> list[str]:
     """Guards of a program that its shape environment does not know, as in one that ``torch.export.load`` gave."""
+    if not program._guards_code:
+        return []
     known = torch.export.exported_program._convert_guards_to_code(program.graph_module)  # type: ignore[no-untyped-call]
     return [guard for guard in program._guards_code if guard not in known]
 
