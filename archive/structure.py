@@ -11,6 +11,7 @@ from archive.composites import check_composites, is_composite, is_plain
 from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.dtypes import CARRIERS, stored_shape
 from schema.errors import FormatError, Loc
+from schema.manifest import Storage
 from schema.names import (
     MANIFEST,
     MANIFEST_DIGEST,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from archive.header import Entry
-    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Section, Storage, Tensor
+    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Section, Tensor
 
 _DIGEST_BYTES: Final = 32
 _OPTIONAL: Final = frozenset({"debug"})
@@ -73,8 +74,9 @@ def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
             raise FormatError("described, but not in the file", loc=(*loc, row.name))
         if entry.nbytes != row.nbytes:
             raise FormatError(f"{row.nbytes} bytes described, {entry.nbytes} in the file", loc=(*loc, row.name))
-        if len(row.sha256) != _DIGEST_BYTES:
-            raise FormatError(f"a sha256 of {len(row.sha256)} bytes", loc=(*loc, row.name))
+        digest = row.blake3 if isinstance(row, Storage) else row.sha256
+        if len(digest) != _DIGEST_BYTES:
+            raise FormatError(f"a digest of {len(digest)} bytes", loc=(*loc, row.name))
     if stray := entries.keys() - names - {MANIFEST, MANIFEST_DIGEST}:
         raise FormatError(f"{len(stray)} stored tensors are not in the manifest", loc=("header", min(stray)))
 
@@ -87,7 +89,7 @@ def _check_absent(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     _unique((storage.name for storage in manifest.storages), ("manifest", "storages"))
     for storage in absent:
         loc = ("manifest", "storages", storage.name)
-        if storage.name in entries or storage.sha256:
+        if storage.name in entries or storage.blake3:
             raise FormatError("absent, but in the file or with a digest", loc=loc)
         if not 0 <= storage.nbytes <= LARGEST:
             raise FormatError(f"{storage.nbytes} bytes", loc=loc)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from blake3 import blake3
+
 from archive.header import encode_header, layout_key
 from archive.unfinished import unfinished_file
 from schema.errors import AccessError, UsageError
@@ -57,10 +59,8 @@ def bytes_blob(name: str, data: bytes) -> Blob:
 
 
 def digest(blob: Blob) -> bytes:
-    """The sha256 of a blob's bytes."""
-    if not blob.nbytes:
-        return hashlib.sha256().digest()
-    return hashlib.sha256(_memory(blob)).digest()
+    """The BLAKE3 of a blob's bytes."""
+    return blake3(memoryview(_memory(blob)).cast("B") if blob.nbytes else b"").digest()
 
 
 def _memory(blob: Blob) -> ctypes.Array[ctypes.c_char]:
@@ -69,7 +69,7 @@ def _memory(blob: Blob) -> ctypes.Array[ctypes.c_char]:
 
 @contextmanager
 def _hashing(blobs: Sequence[Blob]) -> Iterator[Callable[[], dict[str, bytes]]]:
-    """Compute the sha256 of each blob beside what the caller does; the function waits for them and gives them by name.
+    """Compute the BLAKE3 of each blob beside what the caller does; the function waits for them and gives them by name.
 
     Small ones are left to the caller's own thread: to hand them over costs more than to hash them.
     """
@@ -92,7 +92,7 @@ def write_archive(
     Args:
         path: Where to write it. A symbolic link is followed.
         blobs: The tensors and sections.
-        describe: Gives the encoded manifest, which describes them, from the sha256 of each by name. Its size is the
+        describe: Gives the encoded manifest, which describes them, from the BLAKE3 of each by name. Its size is the
             same whatever they are: they are computed while the rest of the file is written, and it is asked for twice.
 
     Returns:
@@ -102,7 +102,7 @@ def write_archive(
         AccessError: The file cannot be written.
         UsageError: Two blobs have one name.
     """
-    unknown = dict.fromkeys((blob.name for blob in blobs), bytes(hashlib.sha256().digest_size))
+    unknown = dict.fromkeys((blob.name for blob in blobs), bytes(blake3.digest_size))
     everything = [*blobs, *_manifest(describe(unknown))]
     if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")

@@ -29,14 +29,14 @@ class Storage(Record, frozen=True):
     Attributes:
         name: Its name in the safetensors header.
         nbytes: Its size in bytes.
-        sha256: Digest of its bytes; empty where they are absent.
+        blake3: BLAKE3 of its bytes; empty where they are absent.
         absent: Whether the file leaves its bytes out: weights that are given at load, or a tensor on the meta device,
             which has none.
     """
 
     name: str
     nbytes: int
-    sha256: bytes
+    blake3: bytes
     absent: bool = False
 
 
@@ -120,7 +120,7 @@ class Section(Record, frozen=True):
         name: ``graph``, ``signature``, ``constraints``, ``calls`` or ``debug``.
         nbytes: Size in bytes as stored.
         decoded_nbytes: Size in bytes after decompression.
-        sha256: Digest of the stored bytes.
+        sha256: SHA-256 of the stored bytes.
     """
 
     name: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from blake3 import blake3
 
 import archive
 from archive.graph_text import graph_lines
@@ -24,7 +25,7 @@ from archive.input_specs import (
 )
 from archive.render import columns, operator_lines, summary_lines, tensor_lines
 from archive.text import bytes_text, count_text, expression_texts, literal_text, printable, seconds_text
-from archive.writing import Blob, bytes_blob, digest, write_archive
+from archive.writing import Blob, bytes_blob, write_archive
 from schema import literals
 from schema.calls import Calls
 from schema.codec import compress, encode
@@ -211,7 +212,12 @@ def write(path: Path, section: ProgramGraph = GRAPH, constraints: Constraints = 
     method = Method(
         name="forward",
         sections=[
-            Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(encode(each)), sha256=digest(blob))
+            Section(
+                name=name,
+                nbytes=blob.nbytes,
+                decoded_nbytes=len(encode(each)),
+                sha256=hashlib.sha256(blob.owner).digest(),
+            )
             for (name, each), blob in zip(documents.items(), sections, strict=True)
         ],
         inputs=[
@@ -236,8 +242,7 @@ def write(path: Path, section: ProgramGraph = GRAPH, constraints: Constraints = 
         producer=Producer(name="a test", version="0", torch="2.13.0"),
         methods=[method],
         storages=[
-            Storage(name=name, nbytes=size, sha256=hashlib.sha256(bytes(size)).digest())
-            for name, (_, size) in STORED.items()
+            Storage(name=name, nbytes=size, blake3=blake3(bytes(size)).digest()) for name, (_, size) in STORED.items()
         ],
         tensors=TENSORS,
     )

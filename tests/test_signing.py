@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     for name in ("mine", "other"):
         write_key(tmp_path, name, ec.generate_private_key(ec.SECP256R1()))
     path = tmp_path / "model.program.safetensors"
-    write_archive(path, weight_blobs() + section_blobs(), encode(make_manifest()))
+    write_archive(path, weight_blobs() + section_blobs(), lambda _: encode(make_manifest()))
     return path
 
 
@@ -64,7 +64,7 @@ def test_another_archive_is_not_the_one_that_was_signed(path: Path) -> None:
     blobs = [
         bytes_blob(each.name, b"x" * each.nbytes)._replace(code=each.code, shape=each.shape) for each in weight_blobs()
     ]
-    write_archive(path, blobs + section_blobs(), encode(make_manifest()))
+    write_archive(path, blobs + section_blobs(), lambda _: encode(make_manifest()))
     with pytest.raises(IntegrityError, match="the file is not the one that was signed"):
         verify_signature(path, path.with_name("mine.pub.pem"))
 

@@ -386,7 +386,7 @@ class TestHostile:
         [
             (lambda m: m["storages"][0].update(nbytes=2**50), "1125899906842624 bytes for weights of"),
             (lambda m: m["storages"][0].update(nbytes=-1), "-1 bytes"),
-            (lambda m: m["storages"][0].update(sha256=b"x" * 32), "absent, but in the file or with a digest"),
+            (lambda m: m["storages"][0].update(blake3=b"x" * 32), "absent, but in the file or with a digest"),
             (lambda m: m["storages"][0].update(name="__constants__/shift"), "is there twice"),
             (lambda m: m["storages"][0].pop("absent"), "described, but not in the file"),
             (lambda m: m.pop("features"), "feature 'absent' does not fit"),

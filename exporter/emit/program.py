@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import warnings
 from collections import Counter
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -50,7 +51,7 @@ class Emitted(NamedTuple):
     """All that an archive is written from.
 
     Attributes:
-        manifest: The manifest, but for the digests in it.
+        manifest: The manifest, but for the digests of tensors.
         blobs: What is stored.
     """
 
@@ -58,17 +59,9 @@ class Emitted(NamedTuple):
     blobs: list[Blob]
 
     def describe(self, digests: Mapping[str, bytes]) -> bytes:
-        """The encoded manifest with the sha256 of each blob, by name."""
-        storages = [row if row.absent else replace(row, sha256=digests[row.name]) for row in self.manifest.storages]
-        methods = [
-            replace(method, sections=[_with_digest(row, method.name, digests) for row in method.sections])
-            for method in self.manifest.methods
-        ]
-        return encode(replace(self.manifest, storages=storages, methods=methods))
-
-
-def _with_digest(row: documents.Section, method: str, digests: Mapping[str, bytes]) -> documents.Section:
-    return replace(row, sha256=digests[section_name(method, row.name)])
+        """The encoded manifest with the BLAKE3 of each stored tensor, by name."""
+        storages = [row if row.absent else replace(row, blake3=digests[row.name]) for row in self.manifest.storages]
+        return encode(replace(self.manifest, storages=storages))
 
 
 def emit_programs(
@@ -228,14 +221,16 @@ class _MethodEmitter:
 
 def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[documents.Section], list[Blob]]:
     contents = {name: encode(part) for name, part in parts.items()}
-    blobs = [bytes_blob(section_name(method, name), compress(content)) for name, content in contents.items()]
-    for (name, part), blob in zip(parts.items(), blobs, strict=True):
-        _check_readable(part, len(contents[name]), blob.nbytes, (method, name))
+    frames = {name: compress(content) for name, content in contents.items()}
+    for name, part in parts.items():
+        _check_readable(part, len(contents[name]), len(frames[name]), (method, name))
     sections = [
-        documents.Section(name=name, nbytes=blob.nbytes, decoded_nbytes=len(contents[name]), sha256=b"")
-        for name, blob in zip(contents, blobs, strict=True)
+        documents.Section(
+            name=name, nbytes=len(frame), decoded_nbytes=len(contents[name]), sha256=sha256(frame).digest()
+        )
+        for name, frame in frames.items()
     ]
-    return sections, blobs
+    return sections, [bytes_blob(section_name(method, name), frame) for name, frame in frames.items()]
 
 
 def _check_readable(part: msgspec.Struct, nbytes: int, stored_nbytes: int, loc: Loc) -> None:

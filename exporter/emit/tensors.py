@@ -109,7 +109,7 @@ class TensorTable:
             documents.Storage(
                 name=owners[place].name if place in owners else STORAGES + memory.first,
                 nbytes=memory.bytes.numel(),
-                sha256=b"",
+                blake3=b"",
                 absent=memory.absent,
             )
             for place, memory in enumerate(self._memories)

@@ -59,7 +59,7 @@ class Parts:
     def write(self, path: Path, manifest: bytes | None = None) -> Path:
         """Write the archive, with other bytes as its manifest if any are given."""
         data = msgspec.msgpack.encode(self.manifest) if manifest is None else manifest
-        write_archive(path, list(self.blobs.values()), data)
+        write_archive(path, list(self.blobs.values()), lambda _: data)
         return path
 
 

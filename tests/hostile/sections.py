@@ -108,7 +108,7 @@ CASES = [
     ),
     Case("a section's size that is wrong", _section(nbytes=7), rf"7 bytes described, \d+ in the file {_PLACE}.graph\)"),
     Case("a section's size below zero", _section(nbytes=-7), rf"-7 bytes described {_PLACE}|-7 bytes described"),
-    Case("a digest of five bytes", _section(sha256=b"short"), rf"a sha256 of 5 bytes {_PLACE}.graph\)"),
+    Case("a digest of five bytes", _section(sha256=b"short"), rf"a digest of 5 bytes {_PLACE}.graph\)"),
     Case(
         "a digest that is a text",
         _section(sha256="ab" * 16),

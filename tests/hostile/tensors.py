@@ -135,7 +135,7 @@ CASES = [
     Case("a storage that is not in the file", _storage(name="elsewhere"), r"described, but not in the file"),
     Case("a storage by a path", _storage(name="../../etc/passwd"), r"described, but not in the file"),
     Case("a storage's size that is wrong", _storage(nbytes=65), r"65 bytes described, 64 in the file"),
-    Case("a digest of nothing", _storage(sha256=b""), r"a sha256 of 0 bytes"),
+    Case("a digest of nothing", _storage(blake3=b""), r"a digest of 0 bytes"),
     Case("an absent storage in the file", _storage(absent=True), r"not in the manifest \(at header.linear.weight\)"),
     Case(
         "a state of a tensor that is not there",
