@@ -14,7 +14,9 @@ from blake3 import blake3
 
 from archive.header import encode_header, layout_key
 from archive.unfinished import unfinished_file
-from schema.errors import AccessError, UsageError
+from schema.codec import most_containers
+from schema.errors import AccessError, UnsupportedError, UsageError
+from schema.limits import DEFAULT_LIMITS
 from schema.names import MANIFEST, MANIFEST_DIGEST
 
 if TYPE_CHECKING:
@@ -100,15 +102,19 @@ def write_archive(
 
     Raises:
         AccessError: The file cannot be written.
+        UnsupportedError: It would be more than readers take.
         UsageError: Two blobs have one name.
     """
     unknown = dict.fromkeys((blob.name for blob in blobs), bytes(blake3.digest_size))
-    everything = [*blobs, *_manifest(describe(unknown))]
+    manifest = describe(unknown)
+    everything = sorted([*blobs, *_manifest(manifest)], key=lambda blob: layout_key(blob.name, blob.code))
     if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
+    header = encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in everything)
+    _check_readable(manifest, header)
     try:
         with _hashing(blobs) as digests:
-            return _replace(_target(path), everything, lambda: _manifest(describe(digests())))
+            return _replace(_target(path), header, everything, lambda: _manifest(describe(digests())))
     except OSError as error:
         reason, remedy = error.strerror or type(error).__name__, _REMEDIES.get(type(error), "")
         raise AccessError(f"cannot write {os.fspath(path)}: {reason}", remedy=remedy) from error
@@ -119,17 +125,31 @@ def _manifest(encoded: bytes) -> list[Blob]:
     return [bytes_blob(MANIFEST, encoded), bytes_blob(MANIFEST_DIGEST, sha256)]
 
 
-def _replace(path: Path, blobs: list[Blob], final: Callable[[], list[Blob]]) -> int:
+def _check_readable(manifest: bytes, header: bytes) -> None:
+    """Refuse to write what a reader refuses to read unless it is told otherwise."""
+    limits = DEFAULT_LIMITS
+    for what, size, most in (
+        ("bytes in the manifest", len(manifest), limits.manifest_bytes),
+        ("lists and records in the manifest", most_containers(manifest), limits.containers),
+        ("bytes in the header", len(header), limits.header_bytes),
+    ):
+        if size > most:
+            remedy = "save fewer tensors to one archive"
+            raise UnsupportedError(f"{size} {what}, more than the {most} that readers take", remedy=remedy)
+
+
+def _replace(path: Path, header: bytes, blobs: list[Blob], final: Callable[[], list[Blob]]) -> int:
     """Write a file beside the path, make it durable, and rename it to the path.
 
     Args:
         path: Where the file is to be.
-        blobs: What it holds.
+        header: What it begins with.
+        blobs: What it holds, in order.
         final: Gives, once all of them are written, blobs that take the places of those of the same names and sizes.
     """
     _refuse_special(path)
     with unfinished_file(path.parent) as (temporary, file):
-        starts = _write(file, blobs)
+        starts = _write(file, header, blobs)
         size = file.tell()
         for blob in final():
             file.seek(starts[blob.name])
@@ -141,12 +161,11 @@ def _replace(path: Path, blobs: list[Blob], final: Callable[[], list[Blob]]) -> 
     return size
 
 
-def _write(file: BinaryIO, blobs: list[Blob]) -> dict[str, int]:
+def _write(file: BinaryIO, header: bytes, blobs: list[Blob]) -> dict[str, int]:
     """Write all bytes of a file, and return where each blob starts."""
-    ordered = sorted(blobs, key=lambda blob: layout_key(blob.name, blob.code))
-    file.write(encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in ordered))
+    file.write(header)
     starts = {}
-    for blob in ordered:
+    for blob in blobs:
         starts[blob.name] = file.tell()
         if blob.nbytes:
             file.write(_memory(blob))

@@ -66,7 +66,7 @@ def decode(
     Raises:
         FormatError: The bytes are not such a document, or one of too many containers.
     """
-    if len(data) > limits.containers and _most_containers(data) > limits.containers:
+    if len(data) > limits.containers and most_containers(data) > limits.containers:
         message = f"holds more than {limits.containers} lists, maps and records"
         raise FormatError(message, loc=loc, remedy=RAISE_LIMIT.format("containers"))
     try:
@@ -88,7 +88,7 @@ def check_canonical(document: msgspec.Struct, data: bytes, loc: Loc) -> None:
         raise FormatError("not in canonical form (repeated keys, padding or unknown fields)", loc=loc)
 
 
-def _most_containers(data: bytes) -> int:
+def most_containers(data: bytes) -> int:
     """How many containers a document has at most."""
     return len(data) - len(data.translate(None, _CONTAINER_BYTES))
 

@@ -24,8 +24,17 @@ from schema.calls import Calls
 from schema.codec import compress, encode
 from schema.constraints import Constraints, Integer
 from schema.dtypes import CARRIERS, CODE_BYTES
-from schema.errors import AccessError, ArchiveError, FormatError, IntegrityError, UsageError, VersionError
+from schema.errors import (
+    AccessError,
+    ArchiveError,
+    FormatError,
+    IntegrityError,
+    UnsupportedError,
+    UsageError,
+    VersionError,
+)
 from schema.graph import ProgramGraph
+from schema.limits import DEFAULT_LIMITS
 from schema.manifest import Manifest, Method, NamedTensor, Producer, Section, Storage, Tensor
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
 from schema.signature import Signature
@@ -476,7 +485,7 @@ class TestWriting:
             assert new.manifest.format == NEWER
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-    @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "archive.writing.encode_header"])
+    @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace", "archive.writing._write"])
     def test_a_failed_write_leaves_what_was_there(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
     ) -> None:
@@ -491,6 +500,16 @@ class TestWriting:
         assert isinstance(error, KeyboardInterrupt) or "No space left on device" in str(caught.value)
         assert path.read_bytes() == before
         assert os.listdir(path.parent) == [path.name]
+
+    @pytest.mark.parametrize("limit", ["manifest_bytes", "containers", "header_bytes"])
+    def test_what_readers_would_refuse_is_not_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+    ) -> None:
+        limits = msgspec.structs.replace(DEFAULT_LIMITS, **{limit: 8})
+        monkeypatch.setattr("archive.writing.DEFAULT_LIMITS", limits)
+        with pytest.raises(UnsupportedError, match="more than the 8 that readers take"):
+            write(tmp_path / "x")
+        assert not list(tmp_path.iterdir())
 
     def test_what_a_dead_writer_left_is_removed_and_a_running_writers_file_is_not(self, tmp_path: Path) -> None:
         (tmp_path / ".program-archive.dead").touch()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import exporter
 import loader
 from loader.operators import Operators
 from schema.errors import OperatorError, UsageError
@@ -107,3 +108,9 @@ def test_the_list_costs_nothing_until_it_is_needed() -> None:
     code = "import schema.operators as each; print(each.listed_operators.cache_info().currsize)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_a_save_says_what_readers_do_not_admit_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.emit.program.listed_operators", frozenset)  # as if all were of a later torch
+    with pytest.warns(UserWarning, match=r'only with allow_ops=\["aten::linear.default"\]'):
+        exporter.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), path=tmp_path / "model")

@@ -28,10 +28,11 @@ from exporter.emit.texts import check_fqn
 from exporter.emit.trees import CallEmitter
 from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
-from schema.codec import compress, encode, most_decoded
+from schema.codec import compress, decode, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError
 from schema.graph import SparseValue, SubclassValue
 from schema.names import example_name, section_name
+from schema.operators import LISTED_NAMESPACES, listed_operators
 from schema.version import ABSENT_STORAGES, FORMAT_VERSION
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[docume
     contents = {name: encode(part) for name, part in parts.items()}
     frames = {name: compress(content) for name, content in contents.items()}
     for name, part in parts.items():
-        _check_readable(part, len(contents[name]), len(frames[name]), (method, name))
+        _check_readable(type(part), contents[name], len(frames[name]), (method, name))
     sections = [
         documents.Section(
             name=name, nbytes=len(frame), decoded_nbytes=len(contents[name]), sha256=sha256(frame).digest()
@@ -233,21 +234,31 @@ def _pack(method: str, parts: Mapping[str, msgspec.Struct]) -> tuple[list[docume
     return sections, [bytes_blob(section_name(method, name), frame) for name, frame in frames.items()]
 
 
-def _check_readable(part: msgspec.Struct, nbytes: int, stored_nbytes: int, loc: Loc) -> None:
-    """Refuse to write what a reader must refuse to read."""
+def _check_readable(kind: type[msgspec.Struct], content: bytes, stored_nbytes: int, loc: Loc) -> None:
+    """Refuse to write what a reader refuses to read unless it is told otherwise."""
+    if len(content) > most_decoded(stored_nbytes):
+        raise UnsupportedError(f"a section of {len(content)} bytes is too large", loc=loc, remedy="split the program")
     try:
-        check_document(part, loc[1:])
+        check_document(decode(content, kind, loc), loc[1:])
     except FormatError as error:
         raise UnsupportedError(f"no reader would take this: {error.message}", loc=error.loc) from error
-    if nbytes > most_decoded(stored_nbytes):
-        raise UnsupportedError(f"a section of {nbytes} bytes is too large", loc=loc, remedy="split the program")
 
 
 def _operators(modules: list[torch.fx.GraphModule], passed: set[OpOverload]) -> list[documents.OperatorUse]:
     """The operators that nodes call, and those that are arguments of nodes."""
     nodes = [node for module in modules for node in module.graph.nodes]
     counts: Counter[Any] = Counter(node.target for node in nodes if node.op == "call_function")
-    return sorted((_operator_use(target, counts[target]) for target in {*counts, *passed}), key=lambda use: use.name)
+    uses = sorted((_operator_use(target, counts[target]) for target in {*counts, *passed}), key=lambda use: use.name)
+    _warn_of_unlisted([use.name for use in uses])
+    return uses
+
+
+def _warn_of_unlisted(names: list[str]) -> None:
+    """Say which of torch's own operators readers do not admit by themselves: a later torch's, or internals."""
+    own = [name for name in names if name.partition("::")[0] in LISTED_NAMESPACES]
+    if unlisted := [name for name in own if name not in listed_operators()]:
+        admitted = ", ".join(f'"{name}"' for name in unlisted)
+        warnings.warn(f"readers admit these operators only with allow_ops=[{admitted}]", stacklevel=2)
 
 
 def _operator_use(target: Any, count: int) -> documents.OperatorUse:
