@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import torch
 
+from archive.collector import collector_paused
 from archive.writing import write_archive
 from exporter.capture import Call, CaptureOptions, DynamicShapes, capture_methods
 from exporter.emit.program import emit_programs
@@ -62,7 +63,8 @@ def save(
     if record_outputs and not examples:
         raise UsageError("outputs are recorded for the example inputs", remedy="keep the examples too")
     expected = {name: record(each) for name, each in programs.items()} if record_outputs else None
-    emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples, weights=weights)
+    with collector_paused():
+        emitted = emit_programs(programs, expected=expected, keep_paths=keep_paths, examples=examples, weights=weights)
     return write_archive(path, emitted.blobs, emitted.describe)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from loader.collector import collector_paused
+from archive.collector import collector_paused
 from loader.devices import Target
 from loader.opening import Verify, open_method
 from loader.rebuild.program import rebuild_program

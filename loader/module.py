@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from msgspec import Struct
 
+from archive.collector import collector_paused
 from loader.code import Code
-from loader.collector import collector_paused
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.opening import OpenMethod, Verify, open_method

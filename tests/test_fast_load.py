@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import exporter
 import loader
+from archive.collector import collector_paused
 from loader import torch_internals
-from loader.collector import collector_paused
 from loader.rebuild import fakes, graph, nodes, values
 from schema.errors import AccessError
 from tests.models import cases
@@ -237,7 +237,7 @@ def test_the_garbage_collector_is_back_after_loads(tmp_path: Path) -> None:
 def test_the_garbage_collector_works_in_a_child_that_was_forked_during_a_load() -> None:
     script = (
         "import gc, os\n"
-        "from loader.collector import collector_paused\n"
+        "from archive.collector import collector_paused\n"
         "with collector_paused():\n"
         "    child = os.fork()\n"
         "    if not child:\n"

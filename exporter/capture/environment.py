@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import gc
 import logging
 import math
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from archive.collector import collector_paused
 from exporter.capture.arithmetic import remembered_arithmetic
 from exporter.capture.places import running_module, running_users_frame
 from exporter.torch_internals import (
@@ -79,7 +79,8 @@ def tracing_environment(mode: FakeTensorMode) -> Iterator[None]:
         _errors_not_logged(),
         _guards_at_users_lines(mode.shape_env),
         remembered_arithmetic(mode.shape_env),
-        _collector_paused(),
+        # A generator suspended under no_grad sets the grad mode when it is collected, and the trace would record that.
+        collector_paused(),
     ):
         yield
 
@@ -93,22 +94,6 @@ def following_environment(*, deferred_asserts: bool) -> Iterator[None]:
     settings = {name: value for name, value in settings.items() if hasattr(dynamo_config, name)}
     with dynamo_config.patch(settings), _backends_off(), _exporting(), _errors_not_logged(), _warnings_in_words():
         yield
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Let no garbage be closed meanwhile.
-
-    A generator that is suspended under ``torch.no_grad`` sets the grad mode when it is collected, and the trace would
-    record that.
-    """
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 @contextmanager

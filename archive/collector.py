@@ -1,4 +1,4 @@
-"""Python's garbage collector, paused while a program is put together.
+"""Python's garbage collector, paused while a program is put together or taken apart.
 
 It would look again and again at the objects that a program is made of, none of which is garbage: that takes as long as
 to make them.
@@ -14,29 +14,29 @@ from contextlib import contextmanager
 
 
 class _Pause:
-    """Which loads are going on, and whether the collector was at work before the first."""
+    """Who wants it paused, and whether it was at work before the first of them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.loads: set[object] = set()
+        self.users: set[object] = set()
         self.was_enabled = False
 
-    def begin(self, load: object) -> None:
+    def begin(self, user: object) -> None:
         with self.lock:
-            if not self.loads:
+            if not self.users:
                 self.was_enabled = gc.isenabled()
-            self.loads.add(load)
+            self.users.add(user)
             gc.disable()
 
-    def end(self, load: object) -> None:
+    def end(self, user: object) -> None:
         with self.lock:
-            self.loads.discard(load)
-            if not self.loads and self.was_enabled:
+            self.users.discard(user)
+            if not self.users and self.was_enabled:
                 gc.enable()
 
     def forget(self) -> None:
-        """In a child process, which has none of the threads that were loading."""
-        if self.loads and self.was_enabled:
+        """In a child process, which has none of the threads that wanted it paused."""
+        if self.users and self.was_enabled:
             gc.enable()
         self.__init__()  # type: ignore[misc]
 
@@ -48,14 +48,14 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Let no garbage be collected meanwhile; with loads in several threads, until the last is done."""
-    load = object()
+    """Let no garbage be collected meanwhile; with users in several threads, until the last is done."""
+    user = object()
     try:
-        _PAUSE.begin(load)
+        _PAUSE.begin(user)
         yield
     finally:
         try:
-            _PAUSE.end(load)
-        except BaseException:  # the load is cancelled just here: to end it twice does no harm
-            _PAUSE.end(load)
+            _PAUSE.end(user)
+        except BaseException:  # the user is cancelled just here: to end it twice does no harm
+            _PAUSE.end(user)
             raise
