@@ -14,7 +14,8 @@ from archive.reading import open_archive
 from archive.weight_files import StoredWeight, open_weights
 from loader.devices import Devices
 from loader.operators import Operators
-from loader.rebuild.literals import DTYPES, LiteralBuilder
+from loader.rebuild.contexts import ContextBuilder
+from loader.rebuild.literals import DTYPES
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
 from schema.dtypes import CARRIERS
@@ -64,8 +65,8 @@ def _of_archive(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     with open_archive(path) as archive:
         manifest = archive.manifest
         places = {item.key: item.tensor for method in manifest.methods for item in method.state}
-        devices = Devices("cpu")
-        tensors = TensorBuilder(archive, devices, LiteralBuilder(devices, Operators()), TensorClasses())
+        devices, classes = Devices("cpu"), TensorClasses()
+        tensors = TensorBuilder(archive, devices, ContextBuilder(devices, Operators(), classes), classes)
         return {
             name: tensors.build(place).detach()
             for name, place in places.items()

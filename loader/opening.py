@@ -15,6 +15,7 @@ from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Devices, Target
 from loader.operators import Operators
+from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
@@ -39,6 +40,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
         method: What its manifest says of the method.
         operators: Resolves targets.
         literals: Builds literals.
+        contexts: Builds contexts of wrapper tensors.
         tensors: Builds tensors.
         classes: Finds classes of wrapper tensors.
     """
@@ -47,6 +49,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
     method: Method
     operators: Operators
     literals: LiteralBuilder
+    contexts: ContextBuilder
     tensors: TensorBuilder
     classes: TensorClasses
 
@@ -91,14 +94,15 @@ def open_method(
             TensorClasses(allow_classes),
         )
         literals = LiteralBuilder(devices, operators)
-        tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap, hollow=hollow)
+        contexts = ContextBuilder(devices, operators, classes)
+        tensors = TensorBuilder(archive, devices, contexts, classes, mmap=mmap, hollow=hollow)
         if weights is not None:
             from loader.weights import archive_weights  # which most programs do without
 
             tensors.give(archive_weights(archive, found, weights, tensors.stored))
         elif not hollow:
             _check_present(archive, found, devices)
-        yield OpenMethod(archive, found, operators, literals, tensors, classes)
+        yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes)
 
 
 def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> None:

@@ -14,7 +14,8 @@ from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
 from loader.rebuild.composites import build_sparse, build_subclass
-from loader.rebuild.literals import DTYPES, LiteralBuilder, torch_constant
+from loader.rebuild.contexts import ContextBuilder
+from loader.rebuild.literals import DTYPES, torch_constant
 from loader.tensor_classes import TensorClasses
 from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS
@@ -31,7 +32,7 @@ class TensorBuilder:
     Args:
         archive: The archive.
         devices: Where recorded devices are put.
-        literals: Builds the contexts of wrapper subclasses.
+        contexts: Builds the contexts of wrapper subclasses.
         classes: Finds their classes.
         mmap: Whether tensors are the mapped file (pages are read when touched, and copied when written), or copies.
         hollow: Whether a tensor that is absent is put on the meta device, so that a program is whole but for running.
@@ -41,14 +42,14 @@ class TensorBuilder:
         self,
         archive: ArchiveFile,
         devices: Devices,
-        literals: LiteralBuilder,
+        contexts: ContextBuilder,
         classes: TensorClasses,
         *,
         mmap: bool = True,
         hollow: bool = False,
     ) -> None:
         self._archive = archive
-        self._literals = literals
+        self._contexts = contexts
         self._classes = classes
         self._devices = devices
         self._mmap = mmap
@@ -129,7 +130,7 @@ class TensorBuilder:
         assert row.subclass is not None
         kind = self._classes.resolve(row.subclass.module, row.subclass.qualname, loc)
         parts = {part.key: self.build(part.tensor) for part in row.subclass.parts}
-        context = self._literals.build(row.subclass.context, loc)
+        context = self._contexts.build(row.subclass.context, loc)
         return build_subclass(kind, parts, context, row.shape, _strides(row), loc)
 
     def _storage(self, index: int, device: torch.device, *, hollow: bool) -> torch.Tensor:
