@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from archive.composites import is_plain
+from archive.composites import is_composite, made_of
 from archive.reading import open_archive
 from archive.weight_files import StoredWeight, open_weights
 from loader.devices import Devices
 from loader.operators import Operators
+from loader.parts import Parts, take_apart
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import DTYPES
 from loader.rebuild.tensors import TensorBuilder
@@ -39,8 +40,8 @@ class OtherType(NamedTuple):
 
 
 @contextmanager
-def given_tensors(weights: Weights | object) -> Iterator[Mapping[str, Any]]:
-    """The tensors of some weights by name: mapped where they are in files.
+def given_tensors(weights: Weights | object) -> Iterator[Parts]:
+    """The tensors of some weights by name: mapped where they are in files, and taken apart where made of others.
 
     Raises:
         AccessError: A file cannot be read.
@@ -48,16 +49,16 @@ def given_tensors(weights: Weights | object) -> Iterator[Mapping[str, Any]]:
         UsageError: The weights are neither a path nor a mapping.
     """
     if isinstance(weights, Mapping):
-        yield weights
+        yield take_apart(weights)
         return
     if not isinstance(weights, str | os.PathLike):
         message = f"weights are of type {type(weights).__name__}"
         raise UsageError(message, remedy="pass a path, or a mapping of names to tensors")
     with open_weights(weights) as stored:
         if MANIFEST in stored:
-            yield _of_archive(weights)
+            yield Parts(_of_archive(weights), {})
         else:
-            yield {name: _mapped(weight) for name, weight in stored.items()}
+            yield Parts({name: _mapped(weight) for name, weight in stored.items()}, {})
 
 
 def _of_archive(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -69,8 +70,9 @@ def _of_archive(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         tensors = TensorBuilder(archive, devices, ContextBuilder(devices, Operators(), classes), classes)
         return {
             name: tensors.build(place).detach()
-            for name, place in places.items()
-            if is_plain(row := manifest.tensors[place]) and not manifest.storages[row.storage].absent
+            for key, first in places.items()
+            for name, place in made_of(manifest.tensors, key, first)
+            if not is_composite(row := manifest.tensors[place]) and not manifest.storages[row.storage].absent
         }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
 
-from archive.composites import is_plain
+from archive.composites import absent_tensors
 from archive.integrity import check_digests
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
@@ -99,7 +99,7 @@ def open_method(
         if weights is not None:
             from loader.weights import archive_weights  # which most programs do without
 
-            tensors.give(archive_weights(archive, found, weights, tensors.stored))
+            tensors.give(archive_weights(archive, found, weights, tensors))
         elif not hollow:
             _check_present(archive, found, devices)
         yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes)
@@ -109,9 +109,9 @@ def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> No
     """Refuse to go on without weights that the archive does not hold."""
     if ABSENT_STORAGES not in archive.manifest.features:
         return
-    tensors, storages = archive.manifest.tensors, archive.manifest.storages
-    rows = [row for item in method.state if is_plain(row := tensors[item.tensor])]
-    missing = [row.name for row in rows if storages[row.storage].absent and devices.place(row.device).type != "meta"]
+    tensors, absent = archive.manifest.tensors, absent_tensors(archive.manifest)
+    rows = [tensors[item.tensor] for item in method.state if absent[item.tensor]]
+    missing = [row.name for row in rows if devices.place(row.device).type != "meta"]
     if missing:
         from loader.weights import few
 
