@@ -31,7 +31,7 @@ class Kind(NamedTuple):
             return "of another type", f"{_name(self.of)} instead of {_name(wanted.of)}"
         if self.shape != wanted.shape:
             return "of another shape", f"{list(self.shape)} instead of {list(wanted.shape)}"
-        return None if self.context == wanted.context else ("of another type", f"another {_name(self.of)}")
+        return None if self.context == wanted.context else ("of another type", f"{_name(self.of)} of another context")
 
 
 PLAIN = Kind(torch.Tensor, (), None)

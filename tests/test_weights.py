@@ -327,7 +327,7 @@ class TestComposites:
             (
                 "wrapper",
                 lambda: Scaled(torch.ones(3, dtype=torch.int8), torch.tensor(1.0), {}),
-                "wrapper is another Scaled",
+                "wrapper is Scaled of another context",
             ),
             (
                 "wrapper",
