@@ -46,7 +46,7 @@ class TensorClasses:
                 f'if you trust it, import {module} and pass allow_classes=["{module}"]; '
                 f"on the command line: --import {module} --allow-classes {module}"
             )
-            raise ClassError(f"the program has tensors made with {module}.{name}", loc=loc, remedy=remedy)
+            raise ClassError(f"the program needs the {what} {module}.{name}", loc=loc, remedy=remedy)
         found: object = sys.modules.get(module)
         if found is None:
             raise ClassError(f"{module}, which defines {name}, is not imported", loc=loc, remedy=f"import {module}")
