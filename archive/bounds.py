@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from schema import literals
 from schema.errors import FormatError, Loc
+from schema.names import check_class
 
 MAX_DEPTH: Final = 64
 """How deep containers, trees and operands may be nested; Python's parser allows about 90 in code."""
@@ -51,7 +52,7 @@ def check_literal(literal: literals.Literal, loc: Loc, depth: int = 0) -> int:
     """How many parts a literal has.
 
     Raises:
-        FormatError: It is nested too deep.
+        FormatError: It is nested too deep, or names what is no class.
     """
     if depth > MAX_DEPTH:
         raise FormatError("a value nested too deep", loc=loc)
@@ -63,4 +64,13 @@ def check_literal(literal: literals.Literal, loc: Loc, depth: int = 0) -> int:
             inner = (*keys, *values)
         case literals.Slice(start, stop, step):
             inner = (start, stop, step)
+        case literals.Shape(items):
+            inner = items
+        case literals.Member(module, qualname, _):
+            check_class(module, qualname, loc)
+        case literals.Made(module, qualname, names, values):
+            check_class(module, qualname, loc)
+            if len(names) != len(values):
+                raise FormatError(f"{len(names)} names for {len(values)} fields", loc=loc)
+            inner = values
     return 1 + sum(check_literal(item, loc, depth + 1) for item in inner)

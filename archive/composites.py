@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from archive.bounds import MAX_DEPTH, check_literal
 from schema.dtypes import SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
-from schema.names import check_class, check_identifier
+from schema.names import check_class, check_identifier, part_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from schema.manifest import Sparse, Subclass, Tensor
+    from schema.manifest import Manifest, Sparse, Subclass, Tensor
 
 
 def is_composite(tensor: Tensor) -> bool:
@@ -23,7 +23,7 @@ def is_composite(tensor: Tensor) -> bool:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is no more than a view of its storage, so that other bytes can be given for it."""
+    """Whether a tensor is no more than a view of its storage."""
     return not (tensor.conjugate or tensor.negative) and tensor.sparse is None and tensor.subclass is None
 
 
@@ -33,6 +33,31 @@ def parts_of(tensor: Tensor) -> list[int]:
     return sparse + [part.tensor for part in (tensor.subclass.parts if tensor.subclass else [])]
 
 
+def made_of(tensors: Sequence[Tensor], name: str, place: int) -> Iterator[tuple[str, int]]:
+    """A tensor and all that it is made of: places of them, and names as those of its parts begin with its own."""
+    yield name, place
+    row = tensors[place]
+    for key, part in zip(_part_keys(row), parts_of(row), strict=True):
+        yield from made_of(tensors, part_name(name, key), part)
+
+
+def _part_keys(tensor: Tensor) -> Sequence[str]:
+    if tensor.sparse is not None:
+        return SPARSE_LAYOUTS[tensor.sparse.layout]
+    return [part.key for part in tensor.subclass.parts] if tensor.subclass else []
+
+
+def absent_tensors(manifest: Manifest) -> list[bool]:
+    """Of each tensor, whether the file leaves out bytes of it."""
+    absent: list[bool] = []
+    for row in manifest.tensors:
+        composite = is_composite(row)
+        absent.append(
+            any(absent[part] for part in parts_of(row)) if composite else manifest.storages[row.storage].absent
+        )
+    return absent
+
+
 def check_composites(tensors: Sequence[Tensor], loc: Loc) -> None:
     """Refuse tensors whose parts do not stand before them, or that no layout or class could have.
 
@@ -40,10 +65,16 @@ def check_composites(tensors: Sequence[Tensor], loc: Loc) -> None:
         FormatError: The first thing that is wrong.
     """
     depths: dict[int, int] = {}
+    parts: set[int] = set()
     for place, tensor in enumerate(tensors):
         if is_composite(tensor):
             depths[place] = _check_composite(tensor, place, depths, (*loc, place))
-        if tensor.tied is not None:
+        if tensor.tied is None:
+            own = parts_of(tensor)
+            if len(set(own)) < len(own) or not parts.isdisjoint(own):
+                raise FormatError("made of a tensor that is part of another, or twice of one", loc=(*loc, place))
+            parts.update(own)
+        else:
             _check_tie(tensors, place, tensor.tied, (*loc, place))
 
 

@@ -184,6 +184,7 @@ def _value_sizes(document: ProgramGraph, loc: Loc) -> list[int]:
     depths: list[int] = []
     for place, row in enumerate(document.values):
         where = (*loc, place)
+        own = 1
         parts: list[int] = []
         match row:
             case documents.LiteralValue(literal):
@@ -200,7 +201,8 @@ def _value_sizes(document: ProgramGraph, loc: Loc) -> list[int]:
             case documents.SubclassValue():
                 _check_subclass_value(row, document, place, where)
                 parts = [row.outer, *row.parts]
-        sizes.append(1 + sum(sizes[part] for part in parts))
+                own += check_literal(row.context, where)
+        sizes.append(own + sum(sizes[part] for part in parts))
         depths.append(1 + max((depths[part] for part in parts), default=0))
         if sizes[-1] > MAX_PARTS or depths[-1] > MAX_DEPTH:
             raise FormatError("a value of too many parts", loc=where)
@@ -218,7 +220,6 @@ def _check_sparse_value(row: documents.SparseValue, loc: Loc) -> None:
 
 def _check_subclass_value(row: documents.SubclassValue, document: ProgramGraph, place: int, loc: Loc) -> None:
     check_class(row.module, row.qualname, loc)
-    _check_literal_place(row.context, document, loc)
     for part in (row.outer, *row.parts):
         check_place(part, place, "value", loc)
     names = {check_identifier(name, loc) for name in row.attributes}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from archive.composites import is_composite, parts_of
+from archive.composites import absent_tensors, is_composite, parts_of
 from archive.reading import open_archive
 from archive.structure import contiguous_strides
 from archive.text import literal_text
@@ -215,7 +215,8 @@ def summarize(file: ArchiveFile, depth: int) -> Summary:
     """Say what is in an open archive, see :func:`inspect`."""
     manifest = file.manifest
     sizes = _sizes(manifest)
-    tensors = [_tensor(tensor, manifest, size) for tensor, size in zip(manifest.tensors, sizes, strict=True)]
+    facts = zip(manifest.tensors, sizes, absent_tensors(manifest), strict=True)
+    tensors = [_tensor(tensor, manifest, size, absent=absent) for tensor, size, absent in facts]
     distinct = _distinct(manifest, tensors)
     parameters = [tensor for tensor in distinct if tensor.role == "parameter"]
     return Summary(
@@ -277,7 +278,7 @@ def _sizes(manifest: documents.Manifest) -> list[int]:
     return sizes
 
 
-def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int) -> Tensor:
+def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int, *, absent: bool) -> Tensor:
     storage = None if is_composite(tensor) else manifest.storages[tensor.storage]
     in_order = tensor.strides is None or tensor.strides == contiguous_strides(tensor.shape)
     return Tensor(
@@ -290,7 +291,7 @@ def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int)
         device=tensor.device,
         storage=storage.name if storage else "",
         view=storage is not None and (not in_order or nbytes < storage.nbytes),
-        absent=storage is not None and storage.absent,
+        absent=absent,
     )
 
 

@@ -15,8 +15,11 @@ from schema.literals import (
     Entries,
     Items,
     Layout,
+    Made,
+    Member,
     MemoryFormat,
     OperatorName,
+    Shape,
     Slice,
     Tuple,
 )
@@ -114,6 +117,11 @@ def _entries_text(value: Entries) -> str:
     return "{" + join(f"{_literal(key)}: {_literal(item)}" for key, item in pairs) + "}"
 
 
+def _made_text(value: Made) -> str:
+    pairs = zip(value.names, value.values, strict=False)
+    return f"{value.qualname}({join(f'{name}={_literal(item)}' for name, item in pairs)})"
+
+
 _LITERALS: Final[dict[type, Callable[[Any], str]]] = {
     Complex: lambda value: repr(complex(value.real, value.imag)),
     DType: lambda value: f"torch.{value.name}",
@@ -126,6 +134,9 @@ _LITERALS: Final[dict[type, Callable[[Any], str]]] = {
     Tuple: lambda value: tuple_text([_literal(item) for item in value.items]),
     Entries: _entries_text,
     Slice: lambda value: f"slice({', '.join(map(_literal, (value.start, value.stop, value.step)))})",
+    Shape: lambda value: f"torch.Size([{join(map(str, value.items))}])",
+    Member: lambda value: f"{value.qualname}.{value.name}",
+    Made: _made_text,
 }
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from archive.composites import is_plain
+from archive.composites import is_composite, made_of
 from archive.reading import open_archive
 from archive.weight_files import StoredWeight, open_weights
 from loader.devices import Devices
 from loader.operators import Operators
-from loader.rebuild.literals import DTYPES, LiteralBuilder
+from loader.parts import Parts, take_apart
+from loader.rebuild.contexts import ContextBuilder
+from loader.rebuild.literals import DTYPES
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
 from schema.dtypes import CARRIERS
@@ -38,8 +40,8 @@ class OtherType(NamedTuple):
 
 
 @contextmanager
-def given_tensors(weights: Weights | object) -> Iterator[Mapping[str, Any]]:
-    """The tensors of some weights by name: mapped where they are in files.
+def given_tensors(weights: Weights | object) -> Iterator[Parts]:
+    """The tensors of some weights by name: mapped where they are in files, and taken apart where made of others.
 
     Raises:
         AccessError: A file cannot be read.
@@ -47,16 +49,16 @@ def given_tensors(weights: Weights | object) -> Iterator[Mapping[str, Any]]:
         UsageError: The weights are neither a path nor a mapping.
     """
     if isinstance(weights, Mapping):
-        yield weights
+        yield take_apart(weights)
         return
     if not isinstance(weights, str | os.PathLike):
         message = f"weights are of type {type(weights).__name__}"
         raise UsageError(message, remedy="pass a path, or a mapping of names to tensors")
     with open_weights(weights) as stored:
         if MANIFEST in stored:
-            yield _of_archive(weights)
+            yield Parts(_of_archive(weights), {})
         else:
-            yield {name: _mapped(weight) for name, weight in stored.items()}
+            yield Parts({name: _mapped(weight) for name, weight in stored.items()}, {})
 
 
 def _of_archive(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -64,12 +66,13 @@ def _of_archive(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     with open_archive(path) as archive:
         manifest = archive.manifest
         places = {item.key: item.tensor for method in manifest.methods for item in method.state}
-        devices = Devices("cpu")
-        tensors = TensorBuilder(archive, devices, LiteralBuilder(devices, Operators()), TensorClasses())
+        devices, classes = Devices("cpu"), TensorClasses()
+        tensors = TensorBuilder(archive, devices, ContextBuilder(devices, Operators(), classes), classes)
         return {
             name: tensors.build(place).detach()
-            for name, place in places.items()
-            if is_plain(row := manifest.tensors[place]) and not manifest.storages[row.storage].absent
+            for key, first in places.items()
+            for name, place in made_of(manifest.tensors, key, first)
+            if not is_composite(row := manifest.tensors[place]) and not manifest.storages[row.storage].absent
         }
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
 
-from archive.composites import is_plain
+from archive.composites import absent_tensors
 from archive.integrity import check_digests
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
 from loader.devices import Devices, Target
 from loader.operators import Operators
+from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import LiteralBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.tensor_classes import TensorClasses
@@ -39,6 +40,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
         method: What its manifest says of the method.
         operators: Resolves targets.
         literals: Builds literals.
+        contexts: Builds contexts of wrapper tensors.
         tensors: Builds tensors.
         classes: Finds classes of wrapper tensors.
     """
@@ -47,6 +49,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
     method: Method
     operators: Operators
     literals: LiteralBuilder
+    contexts: ContextBuilder
     tensors: TensorBuilder
     classes: TensorClasses
 
@@ -91,23 +94,24 @@ def open_method(
             TensorClasses(allow_classes),
         )
         literals = LiteralBuilder(devices, operators)
-        tensors = TensorBuilder(archive, devices, literals, classes, mmap=mmap, hollow=hollow)
+        contexts = ContextBuilder(devices, operators, classes)
+        tensors = TensorBuilder(archive, devices, contexts, classes, mmap=mmap, hollow=hollow)
         if weights is not None:
             from loader.weights import archive_weights  # which most programs do without
 
-            tensors.give(archive_weights(archive, found, weights, tensors.stored))
+            tensors.give(archive_weights(archive, found, weights, tensors))
         elif not hollow:
             _check_present(archive, found, devices)
-        yield OpenMethod(archive, found, operators, literals, tensors, classes)
+        yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes)
 
 
 def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> None:
     """Refuse to go on without weights that the archive does not hold."""
     if ABSENT_STORAGES not in archive.manifest.features:
         return
-    tensors, storages = archive.manifest.tensors, archive.manifest.storages
-    rows = [row for item in method.state if is_plain(row := tensors[item.tensor])]
-    missing = [row.name for row in rows if storages[row.storage].absent and devices.place(row.device).type != "meta"]
+    tensors, absent = archive.manifest.tensors, absent_tensors(archive.manifest)
+    rows = [tensors[item.tensor] for item in method.state if absent[item.tensor]]
+    missing = [row.name for row in rows if devices.place(row.device).type != "meta"]
     if missing:
         from loader.weights import few
 

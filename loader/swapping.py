@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from loader.given import Weights, given_tensors
-from loader.weights import Slot, fit, misfit_of, write
+from loader.parts import Parts, take_apart
+from loader.weights import Slot, Wanted, fit, misfit_of, write
 from schema.errors import UsageError
 
 
@@ -29,11 +30,11 @@ def swap_weights(program: torch.export.ExportedProgram | torch.nn.Module, weight
         WeightsError: The weights do not fit, with everything that does not.
         UsageError: The program has no memory for weights.
     """
-    tensors = _state(program)
+    tensors, kinds = _state(program)
     slots = [_slot(name, tensor) for name, tensor in tensors.items()]
     memories = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
     with given_tensors(weights) as given, torch.no_grad():
-        made = fit(slots, given)
+        made = fit(Wanted(slots, kinds), given)
         # A program's own tensors may be given, for others of their kind: none may be overwritten before it is read.
         made = {key: each.clone() if each.data_ptr() in memories else each for key, each in made.items()}
         views = {slot[1:]: (slot, tensors[slot.name]) for slot in slots}
@@ -41,14 +42,16 @@ def swap_weights(program: torch.export.ExportedProgram | torch.nn.Module, weight
             write(tensor, slot.view(made[slot.storage]))
 
 
-def _state(program: torch.export.ExportedProgram | torch.nn.Module) -> Mapping[str, torch.Tensor]:
-    tensors: Mapping[str, Any] = (
+def _state(program: torch.export.ExportedProgram | torch.nn.Module) -> Parts:
+    state: Mapping[str, Any] = (
         program.state_dict(keep_vars=True) if isinstance(program, torch.nn.Module) else program.state_dict
     )
-    for name, tensor in tensors.items():
-        if misfit_of(tensor) or tensor.is_conj() or tensor.is_neg():
-            raise UsageError(f"{name} has no plain memory to copy into", remedy="pass weights= at load")
-    return tensors
+    parts = take_apart(state)
+    # Kernels trust the indices of a sparse tensor, which are checked when one is made.
+    unfit = [name for name, kind in parts.kinds.items() if isinstance(kind.of, torch.layout)]
+    if unfit := unfit + [name for name, tensor in parts.tensors.items() if misfit_of(tensor)]:
+        raise UsageError(f"{unfit[0]} has no plain memory to copy into", remedy="pass weights= at load")
+    return parts
 
 
 def _slot(name: str, tensor: torch.Tensor) -> Slot:
@@ -56,4 +59,5 @@ def _slot(name: str, tensor: torch.Tensor) -> Slot:
     # An empty storage has no address of its own, so none is shared.
     key = (tensor.device, storage.data_ptr()) if storage.nbytes() else name
     shape, strides = tuple(tensor.shape), tensor.stride()
-    return Slot(name, key, storage.nbytes(), tensor.dtype, shape, strides, int(tensor.storage_offset()))
+    view = shape, strides, int(tensor.storage_offset()), tensor.is_conj(), tensor.is_neg()
+    return Slot(name, key, storage.nbytes(), tensor.dtype, *view)

@@ -6,6 +6,7 @@ takes most of a second, are handed out by functions, so that what does not need 
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,6 +121,11 @@ def set_lazy_bits(tensor: torch.Tensor, *, conjugate: bool, negative: bool) -> N
 def is_wrapper_class(kind: type) -> bool:
     """Whether a class is one of tensors that are made of other tensors."""
     return issubclass(kind, torch.Tensor) and hasattr(kind, "__tensor_unflatten__") and kind is not torch.Tensor
+
+
+def is_record_class(kind: type) -> bool:
+    """Whether a class is a dataclass or one of named tuples, whose constructors take their fields by name."""
+    return dataclasses.is_dataclass(kind) or bool(pytree.is_namedtuple_class(kind))
 
 
 def set_backed_value(shape_env: ShapeEnv, symbol: Any, value: int) -> None:

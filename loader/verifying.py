@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from archive.agreement import check_agreement
-from archive.composites import is_plain
+from archive.composites import absent_tensors
 from archive.integrity import Part, compare_digests, refuse_changed
 from archive.reading import ArchiveFile, open_archive
 from archive.text import count_text
@@ -161,9 +161,8 @@ def _check_method(
 
 
 def _lacks_weights(archive: ArchiveFile, method: Method) -> bool:
-    tensors, storages = archive.manifest.tensors, archive.manifest.storages
-    rows = [tensors[item.tensor] for item in method.state]
-    return any(is_plain(row) and storages[row.storage].absent for row in rows)
+    absent = absent_tensors(archive.manifest)
+    return any(absent[item.tensor] for item in method.state)
 
 
 def _read_documents(archive: ArchiveFile, method: Method) -> dict[str, Any]:

@@ -9,15 +9,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from archive.composites import is_plain
+from archive.composites import is_composite, made_of
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides, is_contiguous, most_absent
 from loader.given import CODE_DTYPES, OtherType, Weights, given_tensors
+from loader.parts import PLAIN, Kind, Parts
 from loader.rebuild.literals import DTYPES, torch_constant
+from loader.rebuild.tensors import TensorBuilder
+from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS, stored_shape
 from schema.errors import FormatError, WeightsError
 from schema.literals import DType
-from schema.manifest import Manifest, Method, NamedTensor, Storage
+from schema.manifest import Manifest, Method, Storage
 
 _FEW = 6
 _REMEDY = "pass the weights of this very model; a mapping of names to tensors can rename, cast or leave out some"
@@ -35,6 +38,8 @@ class Slot(NamedTuple):
         shape: Its shape.
         strides: Its strides, in elements.
         offset: Its first element.
+        conjugate: Whether its elements are the conjugates of those in memory.
+        negative: Whether they are the negatives of those.
     """
 
     name: str
@@ -44,26 +49,39 @@ class Slot(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
+    conjugate: bool = False
+    negative: bool = False
 
     def view(self, memory: torch.Tensor) -> torch.Tensor:
         """This tensor on other memory, as large as its storage."""
         view = torch.empty(0, dtype=self.dtype, device=memory.device)
-        return view.set_(memory.untyped_storage(), self.offset, self.shape, self.strides)
+        view.set_(memory.untyped_storage(), self.offset, self.shape, self.strides)
+        set_lazy_bits(view, conjugate=self.conjugate, negative=self.negative)
+        return view
 
     def covers(self, other: Slot) -> bool:
-        """Whether its elements are, or hold, those of another tensor on the same storage."""
-        return self.is_whole or self[3:] == other[3:]
+        """Whether its elements are in memory where those of another tensor on the same storage are, or hold them."""
+        return self.is_whole or self[3:7] == other[3:7]
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is its whole storage, in order."""
+        """Whether it is its whole storage, in order and as it is."""
+        if self.conjugate or self.negative:
+            return False
         size = self.dtype.itemsize * torch.Size(self.shape).numel()
         return self.offset == 0 and size == self.nbytes and is_contiguous(self.shape, self.strides)
 
 
+class Wanted(NamedTuple):
+    """What weights are wanted: slots for those with memory, and by name, the kinds of those that are made of them."""
+
+    slots: Sequence[Slot]
+    kinds: Mapping[str, Kind]
+
+
 def fit(
-    slots: Sequence[Slot],
-    given: Mapping[str, Any],
+    wanted: Wanted,
+    parts: Parts,
     *,
     others: Iterable[str] = (),
     base: Callable[[Hashable], torch.Tensor] | None = None,
@@ -73,14 +91,15 @@ def fit(
     Of tensors that share memory it is enough that one is given which holds the others.
 
     Args:
-        slots: Tensors that want a weight.
-        given: Weights by name.
+        wanted: Tensors that want a weight.
+        parts: Weights by name.
         others: Names that may be given too.
         base: What a storage holds so far, for one that no tensor is the whole of; zeros if None.
 
     Raises:
         WeightsError: The weights do not fit, with everything that does not.
     """
+    slots, given = wanted.slots, parts.tensors
     groups: dict[Hashable, list[Slot]] = {}
     for slot in slots:
         groups.setdefault(slot.storage, []).append(slot)
@@ -95,13 +114,18 @@ def fit(
         if slot.name in given and (misfit := _misfit(slot, given[slot.name])):
             title, detail = misfit
             problems[title].append(f"{slot.name} is {detail}")
+    for name, kind in wanted.kinds.items():
+        found = parts.kinds.get(name, PLAIN if name in given else kind)
+        if misfit := found.misfit(kind):
+            title, detail = misfit
+            problems[title].append(f"{name} is {detail}")
     _refuse(problems)
     differing: list[str] = []
     made = {}
     for key, group in groups.items():
-        parts = [(slot, _normal(slot, given[slot.name])) for slot in group if slot.name in given]
-        made[key] = _memory(parts, base)
-        differing += [slot.name for slot, tensor in parts if not _same_bytes(slot.view(made[key]), tensor)]
+        pairs = [(slot, _normal(slot, given[slot.name])) for slot in group if slot.name in given]
+        made[key] = _memory(pairs, base)
+        differing += [slot.name for slot, tensor in pairs if not _same_bytes(slot.view(made[key]), tensor)]
     _refuse({"unlike what shares memory with them": differing})
     return made
 
@@ -193,14 +217,15 @@ def write(target: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+    lazy = one.is_conj() or one.is_neg()
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride() and not lazy:
         return True
-    flat = [each.contiguous().view(-1).view(torch.uint8) for each in (one, other.to(one.device))]
-    return torch.equal(*flat)
+    pair = (each.resolve_conj().resolve_neg() for each in (one, other.to(one.device)))
+    return torch.equal(*(each.contiguous().view(-1).view(torch.uint8) for each in pair))
 
 
 def archive_weights(
-    archive: ArchiveFile, method: Method, weights: Weights, stored: Callable[[int], torch.Tensor]
+    archive: ArchiveFile, method: Method, weights: Weights, tensors: TensorBuilder
 ) -> dict[int, torch.Tensor]:
     """The bytes of the storages of a method's weights, by their place, from weights given in their stead.
 
@@ -208,36 +233,44 @@ def archive_weights(
         archive: The archive.
         method: The method.
         weights: The weights.
-        stored: Gives the bytes of a storage that is in the archive.
+        tensors: Builds the tensors of the archive.
 
     Raises:
         WeightsError: They do not fit.
         FormatError: The archive asks for more memory than its tensors need.
     """
-    storages = archive.manifest.storages
-    for item in method.state:
-        if not is_plain(archive.manifest.tensors[item.tensor]):
-            message = f"{item.key} is sparse, conjugated or of a class of its own: no weights can be given for it"
-            raise WeightsError(message, remedy="load the archive with its own weights")
-    slots = [_slot(archive.manifest, item) for item in method.state]
+    manifest, storages = archive.manifest, archive.manifest.storages
+    slots, kinds = [], {}
+    for name, place in _named(manifest, method):
+        if is_composite(manifest.tensors[place]):
+            kinds[name] = tensors.kind(place)
+        else:
+            slots.append(_slot(manifest, name, place))
     _check_sizes(storages, slots)
 
     def base(place: Any) -> torch.Tensor:
         row = storages[place]
-        return torch.zeros(row.nbytes, dtype=torch.uint8) if row.absent else stored(place)
+        return torch.zeros(row.nbytes, dtype=torch.uint8) if row.absent else tensors.stored(place)
 
-    others = {item.key for each in archive.manifest.methods for item in each.state}
+    others = {name for each in manifest.methods for name, _ in _named(manifest, each)}
     with given_tensors(weights) as given:
-        made: dict[Any, torch.Tensor] = fit(slots, given, others=others, base=base)
+        made: dict[Any, torch.Tensor] = fit(Wanted(slots, kinds), given, others=others, base=base)
     return made
 
 
-def _slot(manifest: Manifest, item: NamedTensor) -> Slot:
-    row = manifest.tensors[item.tensor]
+def _named(manifest: Manifest, method: Method) -> Iterator[tuple[str, int]]:
+    """The weights of a method and all that they are made of: names, and places in the table of tensors."""
+    for item in method.state:
+        yield from made_of(manifest.tensors, item.key, item.tensor)
+
+
+def _slot(manifest: Manifest, name: str, place: int) -> Slot:
+    row = manifest.tensors[place]
     dtype = torch_constant(DType(row.dtype), ("tensors", row.name))
     strides = contiguous_strides(row.shape) if row.strides is None else row.strides
     nbytes = manifest.storages[row.storage].nbytes
-    return Slot(item.key, row.storage, nbytes, dtype, tuple(row.shape), tuple(strides), row.offset)
+    view = tuple(row.shape), tuple(strides), row.offset, row.conjugate, row.negative
+    return Slot(name, row.storage, nbytes, dtype, *view)
 
 
 def _check_sizes(storages: Sequence[Storage], slots: Sequence[Slot]) -> None:

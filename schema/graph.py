@@ -127,7 +127,7 @@ class SubclassValue(Row, frozen=True, tag="subclass"):
         qualname: Name of the class in it.
         attributes: Names of its inner tensors.
         parts: Their places in the table of values.
-        context: The other result of ``__tensor_flatten__``: place in the table of arguments.
+        context: The other result of ``__tensor_flatten__``.
         outer: The tensor that it stands for: place in the table of values.
     """
 
@@ -135,7 +135,7 @@ class SubclassValue(Row, frozen=True, tag="subclass"):
     qualname: str
     attributes: list[str]
     parts: list[int]
-    context: int
+    context: Literal
     outer: int
 
 

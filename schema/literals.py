@@ -82,6 +82,29 @@ class Slice(Row, frozen=True, tag="slice"):
     step: "Literal"
 
 
+class Shape(Row, frozen=True, tag="shape"):
+    """A ``torch.Size``."""
+
+    items: list[int]
+
+
+class Member(Row, frozen=True, tag="member"):
+    """A member of an enumeration: where its class is, and its name."""
+
+    module: str
+    qualname: str
+    name: str
+
+
+class Made(Row, frozen=True, tag="made"):
+    """A dataclass instance or named tuple: where its class is, and its fields by name, in order."""
+
+    module: str
+    qualname: str
+    names: list[str]
+    values: list["Literal"]
+
+
 # A runtime union: msgspec resolves the forward references above through this module.
 Literal = Union[  # noqa: UP007
     None,
@@ -100,4 +123,8 @@ Literal = Union[  # noqa: UP007
     Tuple,
     Entries,
     Slice,
+    Shape,
+    Member,
+    Made,
 ]
+"""A plain value. The last three are for contexts of wrapper subclasses alone, since classes come with them."""

@@ -59,7 +59,7 @@ HIGHER_ORDER: Final[frozenset[str]] = frozenset(
 RUNS_TEXT: Final[frozenset[str]] = frozenset({"inline_asm_elementwise"})
 """Higher-order operators that run text of the program as code of a device; only where the caller names them."""
 
-LISTED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims"})
+LISTED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "export"})
 """Namespaces of torch's own operators, of which an archive may call those on the list."""
 
 ALLOWED_NAMESPACES: Final[frozenset[str]] = LISTED_NAMESPACES | {"higher_order", "python"}

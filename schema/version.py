@@ -6,7 +6,8 @@ History, one line per version:
     1.2  2026-11-23  sparse tensors, wrapper subclasses, conjugates, ties as one object; integers of 1 to 7 bits, bits;
                      storages may be absent; an operator names the module that registers it.
     1.3  2026-11-23  graphs may read tensors by name; a stack trace may be None.
-    2.0  2026-11-23  nodes are columns, their arguments numbers: read in a tenth of the time.
+    2.0  2026-11-23  nodes are columns, their arguments numbers: read in a tenth of the time. Contexts of wrapper
+                     subclasses may hold objects.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def same(left: Any, right: Any) -> bool:
         case torch.SymInt() | torch.SymFloat() | torch.SymBool():
             return type(left) is type(right) and str(left) == str(right)
         case str():
-            return type(right) is str and normal(left) == normal(right)
+            return type(right) is type(left) and normal(left) == normal(right)
         case float():
             return type(right) is float and repr(left) == repr(right)  # which tells zeros apart, but no NaNs
         case complex():

@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
         "functions": sorted(constraints.FUNCTIONS),
         "assumptions": sorted(constraints.ASSUMPTIONS),
         "python_functions": sorted(operators.PYTHON_FUNCTIONS),
-        "higher_order": sorted(operators.HIGHER_ORDER),
+        "higher_order": sorted(operators.HIGHER_ORDER | operators.RUNS_TEXT),
         "node_kinds": sorted(operators.NODE_KINDS),
         "input_kinds": sorted(signature.INPUT_KINDS),
         "output_kinds": sorted(signature.OUTPUT_KINDS),

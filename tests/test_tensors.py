@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, Flag, IntEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 import torch
@@ -56,7 +58,45 @@ class Scaled(torch.Tensor):
         return function(*plain, **(kwargs or {}))
 
 
-NOTE: dict[str, Any] = {"axis": None, "block": (1, 2), "type": torch.int4, "eps": math.inf}
+class Mapping(Enum):
+    SYMMETRIC = "symmetric"
+    ASYMMETRIC = object()
+
+
+class Level(IntEnum):
+    LOW = 1
+    SMALL = 1
+
+
+class Zero(NamedTuple):
+    domain: Mapping
+    point: float = 0.0
+
+
+@dataclass(frozen=True)
+class Granularity:
+    dim: int
+
+
+@dataclass
+class Config:
+    granularity: Granularity
+    shape: torch.Size
+    zero: Zero | None = None
+    levels: list[Level] = field(default_factory=list)
+
+
+NOTE: dict[str, Any] = {
+    "axis": None,
+    "block": (1, 2),
+    "type": torch.int4,
+    "eps": math.inf,
+    "shape": torch.Size([3, 0]),
+    "mapping": Mapping.ASYMMETRIC,
+    "level": Level.SMALL,
+    "config": Config(Granularity(-1), torch.Size([]), Zero(Mapping.SYMMETRIC), [Level.LOW]),
+    Granularity(0): (Config(Granularity(1), torch.Size([2])), Zero(Mapping.SYMMETRIC, -0.0)),
+}
 
 
 def scaled() -> Scaled:
@@ -160,7 +200,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def load(path: Path, **options: Any) -> torch.export.ExportedProgram:
-    return loader.load(path, allow_classes=[HERE], **options)
+    return loader.load(path, **{"allow_classes": [HERE], **options})
 
 
 def program_with(state: dict[str, torch.Tensor]) -> torch.export.ExportedProgram:
@@ -270,6 +310,26 @@ def local_class() -> torch.Tensor:
     return Local(torch.ones(2, dtype=torch.int8), torch.tensor(1.0), {})
 
 
+class Ways(Flag):
+    UP = 1
+    DOWN = 2
+
+
+@dataclass
+class Computed:
+    once: int = 1
+    twice: int = field(default=2, init=False)
+
+
+def with_more() -> Config:
+    config = Config(Granularity(0), torch.Size([]))
+    config.more = 1  # type: ignore[attr-defined]
+    return config
+
+
+TWO = torch.ones(1), torch.ones(1)
+
+
 def out_of_range() -> torch.Tensor:
     indices = torch.tensor([[7]])
     with torch.sparse.check_sparse_tensor_invariants(False):
@@ -290,8 +350,12 @@ REFUSED: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
     "mkldnn": (lambda: torch.ones(2, 2).to_mkldnn(), "layout _mkldnn"),
     "zeros without memory": (lambda: torch._efficientzerotensor(3), "without memory .* clone"),
     "class that is no wrapper": (lambda: torch.ones(2).as_subclass(type("Odd", (torch.Tensor,), {})), "type Odd"),
-    "class in a function": (local_class, "inside a function.* top of a module"),
+    "class in a function": (local_class, "Local is not in .* top of a module"),
     "context of objects": (lambda: Scaled(torch.ones(1), torch.ones(1), {"note": object()}), "type object"),
+    "context of several members": (lambda: Scaled(*TWO, {"way": Ways.UP | Ways.DOWN}), "no single member of Ways"),
+    "context of a local class": (lambda: Scaled(*TWO, {"way": Enum("Local", "UP").UP}), "class Local is not in"),
+    "context of what is computed": (lambda: Scaled(*TWO, {"by": Computed()}), "Computed.twice is no argument of its"),
+    "context of what was set": (lambda: Scaled(*TWO, {"by": with_more()}), "Config.more is no argument of its"),
     "index out of range": (out_of_range, "invalid sparse tensor"),
 }
 
@@ -382,6 +446,10 @@ class TestTies:
         assert not torch.equal(expected["head.weight"], load(path).state_dict["head.weight"])
 
 
+def deep(levels: int) -> Any:
+    return ["list", [deep(levels - 1)]] if levels else None
+
+
 class TestClasses:
     @pytest.fixture
     def archive(self, path: Path) -> Path:
@@ -399,10 +467,10 @@ class TestClasses:
         ("module", "name", "message"),
         [
             ("not_imported_at_all", "Scaled", "is not imported"),
-            ("os", "system", "no class system of wrapper tensors"),
-            ("os", "path.join", "no class path.join"),
-            ("torch", "Tensor", "no class Tensor"),
-            ("torch.nn", "Linear", "no class Linear"),
+            ("os", "system", "os.system is no class of wrapper tensors"),
+            ("os", "path.join", "os.path.join is no class"),
+            ("torch", "Tensor", "torch.Tensor is no class of wrapper"),
+            ("torch.nn", "Linear", "torch.nn.Linear is no class of wrapper"),
         ],
     )
     def test_are_nothing_but_classes_of_wrapper_tensors(
@@ -412,6 +480,63 @@ class TestClasses:
         other = rewrite(archive, tmp_path / "other", change)
         with pytest.raises(ClassError, match=message):
             loader.load(other, allow_classes=["not_imported_at_all", "os", "torch"])
+
+    def test_of_weights_are_computed_with_as_before(self, path: Path) -> None:
+        """torch reads their inner tensors by an operator of its own, which needs no permission."""
+
+        class Multiplies(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight: Any = nn.Parameter(scaled())
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x * self.weight.data8 * self.weight.scale
+
+        module, x = Multiplies(), torch.randn(3)
+        for capture in (torch.export.export, exporter.capture):
+            program = capture(module, (x,))
+            exporter.save(program, path)
+            assert "export.access_subclass_inner_tensor" in str(load(path).graph)
+            for loaded in (load(path).module(), loader.load_module(path, allow_classes=[HERE])):
+                assert torch.equal(loaded(x), module(x))
+
+    @pytest.mark.parametrize(
+        ("context", "error", "message"),
+        [
+            (["member", "builtins", "int", "x"], ClassError, r'builtins.int .*allow_classes=\["builtins"\]'),
+            (["member", "os", "system", "x"], ClassError, "os.system is no enumeration"),
+            (["member", HERE, "Config", "x"], ClassError, "Config is no enumeration"),
+            (["member", HERE, "Mapping", "mro"], FormatError, "Mapping has no member 'mro'"),
+            (["made", "os", "system", ["command"], ["true"]], ClassError, "os.system is no dataclass or named tuple"),
+            (["made", HERE, "Mapping", ["value"], [1]], ClassError, "Mapping is no dataclass"),
+            (["made", HERE, "Scaled", [], []], ClassError, "Scaled is no dataclass"),
+            (["made", HERE, "Granularity", [], []], FormatError, "Granularity cannot be made of its fields: TypeError"),
+            (["made", HERE, "Granularity", ["dim"], []], FormatError, "1 names for 0 fields"),
+            (["made", HERE, "f()", [], []], FormatError, "name no class"),
+            (["list", [["made", HERE, "Zero", ["a"], [deep(70)]]]], FormatError, "nested too deep"),
+        ],
+    )
+    def test_of_contexts_are_admitted_ones_of_the_right_kind(
+        self, context: Any, error: type[Exception], message: str, archive: Path, tmp_path: Path
+    ) -> None:
+        other = rewrite(archive, tmp_path / "other", set_in("weight", "subclass", context=context))
+        with pytest.raises(error, match=message):
+            load(other, allow_classes=[HERE, "os"])
+
+    def test_come_with_contexts_alone(self, path: Path, tmp_path: Path) -> None:
+        """Where a graph, a signature or a tree names one, it is refused even if the caller admits it."""
+        exporter.save(exporter.capture(Plain(), (torch.ones(2),)), path)
+        row = ["member", HERE, "Level", "LOW"]
+
+        def in_graph(documents: Any, _: Any) -> None:
+            documents["graph"]["arguments"][0] = row
+
+        def in_tree(documents: Any, _: Any) -> None:
+            documents["calls"]["entries"][0][1][3] = ["branch", 0, row, []]
+
+        for change in (in_graph, in_tree):
+            with pytest.raises(FormatError, match="a member outside of a wrapper subclass"):
+                load(rewrite(path, tmp_path / "other", change))
 
 
 Change = Callable[[Any, Any], None]
@@ -441,10 +566,6 @@ def set_value(kind: str, place: int, value: Any) -> Change:
     return change
 
 
-def deep(levels: int) -> Any:
-    return ["list", [deep(levels - 1)]] if levels else None
-
-
 HOSTILE: dict[str, tuple[Change, str]] = {
     "a part that is not there": (set_in("coo", "sparse", parts=[0, 99]), "do not stand before"),
     "a part of itself": (set_in("wrapper", "subclass", parts=[{"key": "data8", "tensor": 11}]), "do not stand before"),
@@ -454,6 +575,8 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "an unknown layout": (set_in("coo", "sparse", layout="system"), "malformed sparse"),
     "sparse with strides": (set_in("coo", strides=[1, 1]), "malformed sparse"),
     "sparse and in a storage": (set_in("coo", storage=0), "a view of a storage"),
+    "made of one tensor twice": (set_in("coo", "sparse", parts=[0, 0]), "twice of one"),
+    "a part of two tensors": (set_in("csr", "sparse", parts=[2, 6, 7]), "part of another"),
     "sparse and conjugate": (set_in("coo", conjugate=True), "a view of a storage"),
     "an index out of range": (set_in("coo", shape=[2, 2]), "not a valid sparse tensor"),
     "more dimensions than indices": (set_in("coo", shape=[4, 4, 4]), "not a valid sparse tensor"),
@@ -487,7 +610,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a value of odd indices": (set_value("sparse", 6, "float32"), "malformed sparse value"),
     "a wrapper of a later value": (set_value("subclass", 6, 99), "value 99 of"),
     "a wrapper of too few values": (set_value("subclass", 4, [0]), "malformed wrapper"),
-    "a wrapper with no context": (set_value("subclass", 5, 99), "literal 99 of"),
+    "a value with a context that is too deep": (set_value("subclass", 5, deep(70)), "nested too deep"),
     "a wrapper that looks like a number": (set_value("subclass", 6, 1), "malformed wrapper"),
 }
 

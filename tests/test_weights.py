@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ import archive
 import exporter
 import loader
 from archive.cli import app
+from loader.parts import take_apart
 from schema.errors import AccessError, ArchiveError, FormatError, UnsupportedError, UsageError, WeightsError
 from tests.rewriting import rewrite
+from tests.test_tensors import Scaled, assert_exact
 
 X = (torch.tensor([1, 2]),)
 
@@ -120,22 +123,6 @@ class TestWithout:
         real = nn.Linear(2, 2)
         module = loader.load_module(tmp_path / "x", weights=real.state_dict(), device={"meta": "cpu"})
         assert torch.equal(module(torch.ones(1, 2)), real(torch.ones(1, 2)))
-
-    @pytest.mark.parametrize(
-        "weight",
-        [torch.eye(2).to_sparse(), torch.ones(2, 2, dtype=torch.complex64).conj()],
-        ids=["sparse", "conjugated"],
-    )
-    def test_weights_that_are_no_plain_views_can_neither_be_left_out_nor_given(
-        self, weight: torch.Tensor, tmp_path: Path
-    ) -> None:
-        program = exporter.capture(nn.Linear(2, 2), (torch.ones(1, 2),))
-        program.state_dict["odd"] = weight
-        with pytest.raises(UnsupportedError, match=r"cannot be left out \(at odd\)"):
-            exporter.save(program, tmp_path / "x", weights=False)
-        exporter.save(program, tmp_path / "x")
-        with pytest.raises(WeightsError, match="odd is sparse, conjugated or of a class of its own"):
-            loader.load(tmp_path / "x", weights=dict(program.state_dict))
 
     def test_a_constant_that_needs_more_than_the_weights_is_refused(self, tmp_path: Path) -> None:
         class Slices(nn.Module):
@@ -261,6 +248,129 @@ class TestSwapped:
         program = loader.load(folder / "bare", device="meta")
         with pytest.raises(UsageError, match="has no plain memory"):
             loader.swap_weights(program, STATE)
+
+
+def composites(factor: float) -> dict[str, torch.Tensor]:
+    """Weights that are no plain views of memory: of a class of their own, sparse, conjugated, negated."""
+    numbers = torch.complex(torch.arange(6.0), torch.arange(6.0) + 1).view(2, 3) * factor
+    return {
+        "wrapper": nn.Parameter(scaled(factor)),
+        "nested": Scaled(scaled(factor), torch.tensor(factor), {}),
+        "coordinates": torch.eye(2).to_sparse() * factor,
+        "rows": torch.sparse_csr_tensor([0, 1, 2], [0, 1], [factor, factor], (2, 2)),
+        "conjugate": numbers.conj(),
+        "turned": numbers.clone().mH,
+        "negative": torch._neg_view(torch.arange(3.0) * factor),
+        "shared": (both := numbers.clone()),
+        "shared_conjugate": both.conj(),
+    }
+
+
+def scaled(factor: float) -> Scaled:
+    return Scaled(torch.tensor([1, 2, 3], dtype=torch.int8), torch.tensor(factor), {"block": torch.Size([1, 3])})
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same program with the one weights, with the others, and with none."""
+    folder = tmp_path_factory.mktemp("composites")
+    program = exporter.capture(nn.ReLU(), (torch.ones(1, 2),))
+    for name, factor in (("one", 1.0), ("other", 2.0)):
+        program.state_dict.update(composites(factor))
+        program.state_dict["tied"] = program.state_dict["wrapper"]
+        exporter.save(program, folder / name)
+    exporter.save(program, folder / "bare", weights=False)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta", "ignore:Sparse invariant checks")
+class TestComposites:
+    ALLOWED: ClassVar[dict[str, Any]] = {"allow_classes": [Scaled.__module__]}
+
+    def load(self, path: Path, **options: Any) -> torch.export.ExportedProgram:
+        return loader.load(path, **self.ALLOWED, **options)
+
+    def test_are_left_out(self, odd: Path, tmp_path: Path) -> None:
+        with archive.open_archive(odd / "bare") as file:
+            assert {name for name in file.entries if not name.startswith("__program__/")} == set()
+        bare, full = archive.inspect(odd / "bare"), archive.inspect(odd / "one")
+        assert {each.name for each in bare.tensors if each.absent and each.role != "part"} == {*composites(1.0), "tied"}
+        assert (bare.absent.tensors, full.absent.tensors) == (8, 0)
+        with pytest.raises(WeightsError, match="leaves 10 weights out"):
+            self.load(odd / "bare")
+        report = loader.verify(odd / "bare", **self.ALLOWED)
+        assert report.ok, report.checks
+
+    @pytest.mark.parametrize("target", ["bare", "one"])
+    @pytest.mark.parametrize("source", ["mapping", "archive", "file of parts"])
+    def test_are_given(self, target: str, source: str, odd: Path, tmp_path: Path) -> None:
+        weights: Any = composites(2.0) if source == "mapping" else odd / "other"
+        if source == "file of parts":
+            parts = take_apart(weights := composites(2.0)).tensors
+            save_file(
+                {name: part.detach().clone().resolve_conj().resolve_neg().contiguous() for name, part in parts.items()},
+                tmp_path / "x",
+            )
+            weights = tmp_path / "x"
+        loaded = self.load(odd / target, weights=weights, debug=True)
+        for name, expected in self.load(odd / "other").state_dict.items():
+            assert_exact(loaded.state_dict[name], expected, name)
+        assert loaded.state_dict["tied"] is loaded.state_dict["wrapper"]
+        for name in ("other", "bare"):
+            exporter.save(loaded, tmp_path / "again", weights=name == "other")
+            assert (tmp_path / "again").read_bytes() == (odd / name).read_bytes()
+
+    @pytest.mark.parametrize(
+        ("name", "make", "message"),
+        [
+            ("wrapper", lambda: torch.ones(3), "wrapper is Tensor instead of Scaled"),
+            (
+                "wrapper",
+                lambda: Scaled(torch.ones(3, dtype=torch.int8), torch.tensor(1.0), {}),
+                "wrapper is Scaled of another context",
+            ),
+            (
+                "wrapper",
+                lambda: Scaled(torch.ones(2, dtype=torch.int8), torch.tensor(1.0), {}),
+                "__parts__/wrapper/data8 is .2.",
+            ),
+            (
+                "nested",
+                lambda: Scaled(torch.ones(3), torch.tensor(1.0), {}),
+                "2 missing .__parts__/__parts__/nested/data8/data8",
+            ),
+            ("rows", lambda: torch.eye(2).to_sparse_csc(), "rows is sparse_csc instead of sparse_csr"),
+            ("rows", lambda: torch.ones(2, 2).to_sparse_csr(), "__parts__/rows/col_indices is .4. instead of .2."),
+            (
+                "rows",
+                lambda: torch.sparse_csr_tensor([0, 1, 2], [0, 1], [1.0, 1.0], (2, 3)),
+                "rows is .2, 3. instead of .2, 2.",
+            ),
+        ],
+    )
+    def test_of_another_kind_are_refused(self, name: str, make: Any, message: str, odd: Path) -> None:
+        for load in (self.load, partial(loader.load_module, **self.ALLOWED)):
+            with pytest.raises(WeightsError, match=message):
+                load(odd / "bare", weights={**composites(1.0), name: make()})
+
+    def test_of_sparse_ones_the_indices_are_checked(self, odd: Path) -> None:
+        parts = dict(take_apart(composites(1.0)).tensors)
+        parts["__parts__/rows/col_indices"] = torch.tensor([0, 7])
+        with pytest.raises(FormatError, match="not a valid sparse tensor"):
+            self.load(odd / "bare", weights=parts)
+
+    def test_are_swapped_but_for_sparse_ones(self, odd: Path) -> None:
+        with pytest.raises(UsageError, match="coordinates has no plain memory to copy into"):
+            loader.swap_weights(self.load(odd / "one"), composites(2.0))
+        program = self.load(odd / "one")
+        dense = {key: value for key, value in composites(2.0).items() if key not in ("coordinates", "rows")}
+        for name in ("coordinates", "rows"):
+            del program.state_dict[name]
+        place = program.state_dict["wrapper"].data8.data_ptr()
+        loader.swap_weights(program, dense)
+        for name, expected in dense.items():
+            assert_exact(program.state_dict[name], expected, name)
+        assert program.state_dict["wrapper"].data8.data_ptr() == place
 
 
 class TestTold:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from exporter.emit.literals import emit_literal, torch_name
+from exporter.emit.contexts import emit_class, emit_context
+from exporter.emit.literals import torch_name
 from exporter.torch_internals import is_traceable_wrapper_subclass, validate_sparse
 from schema import manifest as documents
 from schema.dtypes import SPARSE_LAYOUTS
 from schema.errors import Loc, UnsupportedError
-from schema.names import is_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,18 +69,21 @@ def flatten(tensor: torch.Tensor, loc: Loc) -> Flattened:
     """Take a wrapper subclass apart.
 
     Raises:
-        UnsupportedError: Its class cannot be found by name, its context is more than plain values, or what it names as
-            an inner tensor is none.
+        UnsupportedError: Its class cannot be found by name, its context holds what cannot be stored, or what it names
+            as an inner tensor is none.
     """
     kind = type(tensor)
-    if not is_class(kind.__module__, kind.__qualname__):
-        message = f"a tensor of class {kind.__qualname__}, which is defined inside a function, cannot be stored"
-        raise UnsupportedError(message, loc=loc, remedy="define the class at the top of a module")
+    module, qualname = emit_class(kind, loc)
     names, context = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
     parts = {name: getattr(tensor, name) for name in names}
     if odd := [name for name, part in parts.items() if not isinstance(part, torch.Tensor)]:
         raise UnsupportedError(f"{kind.__qualname__}.{odd[0]} is no tensor", loc=loc)
-    return Flattened(kind.__module__, kind.__qualname__, parts, emit_literal(context, (*loc, "__tensor_flatten__")))
+    try:
+        literal = emit_context(context, (*loc, "__tensor_flatten__"))
+    except UnsupportedError as error:
+        remedy = "let __tensor_flatten__ give plain values, members of enumerations, dataclasses or named tuples"
+        raise UnsupportedError(error.message, loc=error.loc, remedy=remedy) from error
+    return Flattened(module, qualname, parts, literal)
 
 
 def sparse_parts(tensor: torch.Tensor, loc: Loc) -> dict[str, torch.Tensor]:

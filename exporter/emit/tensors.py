@@ -60,6 +60,7 @@ class TensorTable:
         self._storage_places: dict[tuple[str, int], int] = {}
         self._memories: list[_Memory] = []
         self._rows: list[documents.Tensor] = []
+        self._absent: set[str] = set()
 
     def place(self, name: str, tensor: torch.Tensor, *, reserved: bool = False) -> int:
         """Place of a tensor in the table of tensors, to which it is added if it is new.
@@ -79,8 +80,13 @@ class TensorTable:
             return self._places[name]
         if not reserved and name.startswith(RESERVED):
             raise UnsupportedError(f"the name begins with {name.split('/')[0]}/, which is reserved", loc=(name,))
+        return self._add(name, tensor, absent=not (reserved or self._weights))
+
+    def _add(self, name: str, tensor: torch.Tensor, *, absent: bool) -> int:
         self._tensors[name] = tensor
-        row = self._row(name, tensor, absent=not (reserved or self._weights))
+        row = self._row(name, tensor, absent=absent)
+        if absent:
+            self._absent.add(name)
         self._places[name] = len(self._rows)
         self._objects.setdefault(id(tensor), len(self._rows))
         self._rows.append(row)
@@ -120,10 +126,11 @@ class TensorTable:
     def _check_absent(self) -> None:
         """Refuse to leave out what the weights that are given later do not make up again."""
         weights: dict[int, list[documents.Tensor]] = {}
-        for row in self._rows:
-            if is_plain(row) and not row.name.startswith(RESERVED):
+        views = [row for row in self._rows if not is_composite(row)]
+        for row in views:
+            if row.name in self._absent:
                 weights.setdefault(row.storage, []).append(row)
-        for row in filter(is_plain, self._rows):
+        for row in views:
             memory, given = self._memories[row.storage], weights.get(row.storage, [])
             if not memory.absent or memory.bytes.is_meta or any(self._is_whole(each) for each in given):
                 continue
@@ -157,12 +164,9 @@ class TensorTable:
             "parameter": isinstance(tensor, torch.nn.Parameter),
         }
         composite = take_apart(tensor, (name,))
-        if absent and (composite or tensor.is_conj() or tensor.is_neg()):
-            message = "a weight that is sparse, conjugated or of a class of its own cannot be left out"
-            raise UnsupportedError(message, loc=(name,), remedy="keep the weights")
         if composite is None:
             return documents.Tensor(**fields, **self._view(name, tensor, absent=absent))
-        places = [self.place(part_name(name, key), part, reserved=True) for key, part in composite.parts.items()]
+        places = [self._add(part_name(name, key), part, absent=absent) for key, part in composite.parts.items()]
         return documents.Tensor(**fields, storage=-1, **composite.fields(places))
 
     def _view(self, name: str, tensor: torch.Tensor, *, absent: bool) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class ValueEmitter:
             qualname=flat.qualname,
             attributes=list(flat.parts),
             parts=[self.place(part, (*loc, name)) for name, part in flat.parts.items()],
-            context=self._arguments.place(flat.context),
+            context=flat.context,
             outer=self._table.place(self._tensor(value)),
         )
 

@@ -54,6 +54,7 @@ class LiteralBuilder:
             literals.Tuple: lambda row, loc: tuple(self.build(item, loc) for item in row.items),
             literals.Entries: self._entries,
             literals.Slice: lambda row, loc: slice(*(self.build(x, loc) for x in (row.start, row.stop, row.step))),
+            **dict.fromkeys((literals.Shape, literals.Member, literals.Made), _refuse_object),
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,6 +79,10 @@ class LiteralBuilder:
             return dict(zip(keys, values, strict=True))
         except (TypeError, ValueError) as error:
             raise FormatError(f"not a valid dictionary: {error}", loc=loc) from error
+
+
+def _refuse_object(row: Any, loc: Loc) -> Any:
+    raise FormatError(f"a {type(row).__name__.lower()} outside of a wrapper subclass", loc=loc)
 
 
 def torch_constant(row: Any, loc: Loc) -> Any:

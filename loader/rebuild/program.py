@@ -50,7 +50,7 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
     verifier = verify_graphs(tables)
-    values = ValueBuilder(tables, literals, symbols, mode, opened.classes)
+    values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()

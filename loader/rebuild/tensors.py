@@ -6,6 +6,7 @@ import mmap
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -13,13 +14,15 @@ from archive.composites import is_composite, is_plain
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
+from loader.parts import Kind
 from loader.rebuild.composites import build_sparse, build_subclass
-from loader.rebuild.literals import DTYPES, LiteralBuilder, torch_constant
+from loader.rebuild.contexts import ContextBuilder
+from loader.rebuild.literals import DTYPES, torch_constant
 from loader.tensor_classes import TensorClasses
 from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS
 from schema.errors import FormatError, Loc
-from schema.literals import DType
+from schema.literals import DType, Layout
 from schema.manifest import Tensor
 
 _CPU = torch.device("cpu")
@@ -31,7 +34,7 @@ class TensorBuilder:
     Args:
         archive: The archive.
         devices: Where recorded devices are put.
-        literals: Builds the contexts of wrapper subclasses.
+        contexts: Builds the contexts of wrapper subclasses.
         classes: Finds their classes.
         mmap: Whether tensors are the mapped file (pages are read when touched, and copied when written), or copies.
         hollow: Whether a tensor that is absent is put on the meta device, so that a program is whole but for running.
@@ -41,14 +44,14 @@ class TensorBuilder:
         self,
         archive: ArchiveFile,
         devices: Devices,
-        literals: LiteralBuilder,
+        contexts: ContextBuilder,
         classes: TensorClasses,
         *,
         mmap: bool = True,
         hollow: bool = False,
     ) -> None:
         self._archive = archive
-        self._literals = literals
+        self._contexts = contexts
         self._classes = classes
         self._devices = devices
         self._mmap = mmap
@@ -77,6 +80,14 @@ class TensorBuilder:
         if not 0 <= index < len(self._archive.manifest.tensors):
             raise FormatError(f"no tensor {index}", loc=loc)
         return self.build(index)
+
+    def kind(self, index: int) -> Kind:
+        """What the tensor at a place, which is made of others, is beside its parts."""
+        row = self._archive.manifest.tensors[index]
+        if row.sparse is not None:
+            layout = torch_constant(Layout(row.sparse.layout), ("tensors", row.name))
+            return Kind(layout, tuple(row.shape), row.sparse.coalesced)
+        return Kind(*self._described(row))
 
     def _build(self, row: Tensor) -> torch.Tensor:
         if row.tied is not None:
@@ -127,10 +138,16 @@ class TensorBuilder:
         if row.sparse is not None:
             return build_sparse(row.sparse, row.shape, [self.build(part) for part in row.sparse.parts], loc)
         assert row.subclass is not None
-        kind = self._classes.resolve(row.subclass.module, row.subclass.qualname, loc)
+        kind, _, context = self._described(row)
         parts = {part.key: self.build(part.tensor) for part in row.subclass.parts}
-        context = self._literals.build(row.subclass.context, loc)
         return build_subclass(kind, parts, context, row.shape, _strides(row), loc)
+
+    def _described(self, row: Tensor) -> tuple[Any, tuple[int, ...], Any]:
+        """The class, shape and context of a wrapper subclass."""
+        assert row.subclass is not None
+        loc: Loc = ("tensors", row.name)
+        kind = self._classes.resolve(row.subclass.module, row.subclass.qualname, loc)
+        return kind, tuple(row.shape), self._contexts.build(row.subclass.context, loc)
 
     def _storage(self, index: int, device: torch.device, *, hollow: bool) -> torch.Tensor:
         if (index, device) not in self._storages:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from loader.rebuild.composites import build_subclass
+from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.fakes import FAKES, Maker
-from loader.rebuild.literals import LiteralBuilder, torch_constant
+from loader.rebuild.literals import torch_constant
 from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.tables import Tables
 from loader.tensor_classes import TensorClasses
@@ -25,7 +26,7 @@ class ValueBuilder:
 
     Args:
         tables: The tables of the program, whose places have been checked.
-        literals: Builds what a tensor's row names.
+        contexts: Builds contexts of wrapper tensors, and devices.
         symbols: Builds symbolic numbers.
         mode: The mode of fake tensors.
         classes: Finds classes of wrapper tensors.
@@ -40,11 +41,11 @@ class ValueBuilder:
     makers: list[Callable[[], Any]]
 
     def __init__(
-        self, tables: Tables, literals: LiteralBuilder, symbols: SymbolBuilder, mode: Any, classes: TensorClasses
+        self, tables: Tables, contexts: ContextBuilder, symbols: SymbolBuilder, mode: Any, classes: TensorClasses
     ) -> None:
         self._rows = tables.document.values
         self._arguments = tables.arguments
-        self._literals = literals
+        self._contexts = contexts
         self._symbols = symbols
         self._mode = mode
         self._fakes = FAKES(mode)
@@ -75,7 +76,7 @@ class ValueBuilder:
             raise FormatError(f"a tensor of layout {row.layout[:80]!r}", loc=loc)
         shape, strides, device = self._sizes(row.shape, loc), self._sizes(row.strides, loc), row.device
         with _refusing("tensor value", loc):
-            make = self._fakes.maker(shape, strides, dtype, self._literals.device(device), row.requires_grad)
+            make = self._fakes.maker(shape, strides, dtype, self._contexts.device(device), row.requires_grad)
             make()
         return make
 
@@ -84,7 +85,7 @@ class ValueBuilder:
         layout = torch_constant(Layout(row.layout), loc)
 
         def make() -> torch.Tensor:
-            kind = {"layout": layout, "dtype": dtype, "device": self._literals.device(row.device)}
+            kind = {"layout": layout, "dtype": dtype, "device": self._contexts.device(row.device)}
             made = fake_sparse(self._mode, row.shape, row.dense, row.block, indices, row.coalesced, **kind)
             return made.requires_grad_(row.requires_grad)  # type: ignore[no-any-return]
 
@@ -96,11 +97,12 @@ class ValueBuilder:
         outer = self._rows[row.outer]
         assert isinstance(outer, documents.TensorValue)  # has been checked
         kind = self._classes.resolve(row.module, row.qualname, loc)
+        context = self._contexts.build(row.context, loc)
         shape, strides, grad = self._sizes(outer.shape, loc), self._sizes(outer.strides, loc), outer.requires_grad
 
         def make() -> torch.Tensor:
             parts = {name: self.makers[part]() for name, part in zip(row.attributes, row.parts, strict=True)}
-            made = build_subclass(kind, parts, self._arguments[row.context], shape, strides, loc)
+            made = build_subclass(kind, parts, context, shape, strides, loc)
             return made.requires_grad_(grad)
 
         return make

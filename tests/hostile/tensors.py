@@ -129,7 +129,7 @@ CASES = [
     Case(
         "a weight of a class to import",
         manifest(lambda taken: _wrapped(taken)),
-        r"tensors of class os.system",
+        r"class of wrapper tensors os.system",
         frozenset({"inspect"}),
     ),
     Case("a storage that is not in the file", _storage(name="elsewhere"), r"described, but not in the file"),
