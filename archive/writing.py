@@ -16,7 +16,7 @@ from archive.header import encode_header, layout_key
 from archive.unfinished import unfinished_file
 from schema.codec import most_containers
 from schema.errors import AccessError, UnsupportedError, UsageError
-from schema.limits import DEFAULT_LIMITS
+from schema.limits import DEFAULT_LIMITS, Limits
 from schema.names import MANIFEST, MANIFEST_DIGEST
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ def _hashing(blobs: Sequence[Blob]) -> Iterator[Callable[[], dict[str, bytes]]]:
 
 
 def write_archive(
-    path: str | os.PathLike[str], blobs: Sequence[Blob], describe: Callable[[Mapping[str, bytes]], bytes]
+    path: str | os.PathLike[str],
+    blobs: Sequence[Blob],
+    describe: Callable[[Mapping[str, bytes]], bytes],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> int:
     """Write an archive; on any failure, what was there before stays.
 
@@ -96,6 +100,7 @@ def write_archive(
         blobs: The tensors and sections.
         describe: Gives the encoded manifest, which describes them, from the BLAKE3 of each by name. Its size is the
             same whatever they are: they are computed while the rest of the file is written, and it is asked for twice.
+        limits: What those take who are to read it.
 
     Returns:
         Size of the file in bytes.
@@ -111,7 +116,7 @@ def write_archive(
     if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
     header = encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in everything)
-    _check_readable(manifest, header)
+    _check_readable(manifest, header, limits)
     try:
         with _hashing(blobs) as digests:
             return _replace(_target(path), header, everything, lambda: _manifest(describe(digests())))
@@ -125,9 +130,8 @@ def _manifest(encoded: bytes) -> list[Blob]:
     return [bytes_blob(MANIFEST, encoded), bytes_blob(MANIFEST_DIGEST, sha256)]
 
 
-def _check_readable(manifest: bytes, header: bytes) -> None:
+def _check_readable(manifest: bytes, header: bytes, limits: Limits) -> None:
     """Refuse to write what a reader refuses to read unless it is told otherwise."""
-    limits = DEFAULT_LIMITS
     for what, size, most in (
         ("bytes in the manifest", len(manifest), limits.manifest_bytes),
         ("lists and records in the manifest", most_containers(manifest), limits.containers),

@@ -81,7 +81,9 @@ class Operators:
         if not own and not (namespace in self._namespaces or target in self._exact):
             message = f"the program calls the custom operator {target[:120]}"
             raise OperatorError(message, loc=loc, remedy=self._how_to_admit(namespace))
-        found = _overload(namespace, name, overload, loc, self._providers([namespace]))
+        found = _overload(namespace, name, overload)
+        if found is None:
+            raise self._unknown(target, namespace, loc)
         if own and not (target in listed_operators() or target in self._exact):
             message = f"{target} is not on the list of operators that any archive may call"
             remedy = f'if you trust the program, pass allow_ops=["{target}"] (--allow-ops {target})'
@@ -89,6 +91,11 @@ class Operators:
         if not own:
             self._check_schema(target, str(found._schema), loc)
         return found
+
+    def _unknown(self, target: str, namespace: str, loc: Loc) -> OperatorError:
+        package = ", ".join(self._providers([namespace])) or f"the package that defines {namespace[:80]}"
+        remedy = "use a torch that has it" if namespace in ALLOWED_NAMESPACES else f"import {package} before loading"
+        return OperatorError(f"torch {torch.__version__} knows no operator {target[:120]}", loc=loc, remedy=remedy)
 
     def _how_to_admit(self, namespace: str) -> str:
         """What to import and what to pass, at once for all operators that are not admitted."""
@@ -132,15 +139,9 @@ def _higher_order(name: str, loc: Loc) -> Callable[..., Any]:
     return found
 
 
-def _overload(namespace: str, name: str, overload: str, loc: Loc, providers: list[str]) -> OpOverload:
+def _overload(namespace: str, name: str, overload: str) -> OpOverload | None:
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
     except (AttributeError, RuntimeError):
-        found = None
-    if not isinstance(found, OpOverload):
-        target = f"{namespace}::{name}.{overload}"[:120]
-        builtin = namespace in ALLOWED_NAMESPACES
-        package = ", ".join(providers) or f"the package that defines {namespace}"
-        remedy = "use a torch that has it" if builtin else f"import {package} before loading"
-        raise OperatorError(f"torch {torch.__version__} knows no operator {target}", loc=loc, remedy=remedy)
-    return found
+        return None
+    return found if isinstance(found, OpOverload) else None

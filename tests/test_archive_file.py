@@ -502,13 +502,11 @@ class TestWriting:
         assert os.listdir(path.parent) == [path.name]
 
     @pytest.mark.parametrize("limit", ["manifest_bytes", "containers", "header_bytes"])
-    def test_what_readers_would_refuse_is_not_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
-    ) -> None:
+    def test_what_readers_would_refuse_is_not_written(self, tmp_path: Path, limit: str) -> None:
         limits = msgspec.structs.replace(DEFAULT_LIMITS, **{limit: 8})
-        monkeypatch.setattr("archive.writing.DEFAULT_LIMITS", limits)
+        blobs, manifest = weight_blobs() + section_blobs(), encode(make_manifest())
         with pytest.raises(UnsupportedError, match="more than the 8 that readers take"):
-            write(tmp_path / "x")
+            write_archive(tmp_path / "x", blobs, lambda _: manifest, limits=limits)
         assert not list(tmp_path.iterdir())
 
     def test_what_a_dead_writer_left_is_removed_and_a_running_writers_file_is_not(self, tmp_path: Path) -> None:

@@ -54,8 +54,6 @@ class Metadata:
         Raises:
             FormatError: The ``debug`` section does not fit the graph.
         """
-        if self._debug:
-            self._give_debug(nodes, at(self._debug.nodes, graph, "graph", ("debug",)))
         stacks, functions, makers = self._stacks, self._tables.document.functions, self._values.makers
         rows = zip(nodes, columns.values, columns.modules, columns.functions, strict=True)
         for node, value, modules, function in rows:
@@ -70,6 +68,8 @@ class Metadata:
             nodes[place].meta["unbacked_bindings"] = self._bindings[binding].copy()
         for place, custom in columns.custom.items():
             nodes[place].meta["custom"] = self._tables.arguments[custom]
+        if self._debug:
+            self._give_debug(nodes, at(self._debug.nodes, graph, "graph", ("debug",)))
 
     def _give_debug(self, nodes: Sequence[fx.Node], columns: debugging.NodesDebug) -> None:
         assert self._debug is not None

@@ -23,7 +23,7 @@ from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
 from schema.errors import ArchiveError, FormatError, UsageError
-from schema.graph import ProgramGraph
+from schema.graph import LiteralValue, ProgramGraph
 from schema.names import check_plain_text
 from schema.signature import USER_OUTPUT_KINDS, Signature
 
@@ -50,11 +50,11 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
     verifier = verify_graphs(tables)
+    _check_strings(tables)
     values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()
-    _check_strings(graph)
     signature, calls = opened.section("signature", Signature), opened.section("calls", Calls)
     trees = TreeBuilder(calls.types, literals)
     entries = build_calls(calls, trees, literals)
@@ -86,12 +86,19 @@ def _check_trees(signature: Signature, call: Any) -> None:
             raise FormatError(f"the {what} do not fit their tree", loc=("calls",))
 
 
-def _check_strings(graph: torch.fx.Graph) -> None:
+def _check_strings(tables: Tables) -> None:
     """Refuse strings that torch would write between quotes into the code that checks inputs."""
-    for node in graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if isinstance(value, str):
-            check_plain_text(value, ("graph", node.name))
+    document = tables.document
+    graph = document.graphs[0]
+    texts = {
+        place: text
+        for place, row in enumerate(document.values)
+        if isinstance(row, LiteralValue) and isinstance(text := tables.arguments[row.literal], str)
+    }
+    if texts:
+        for name, target, value in zip(graph.names, graph.targets, graph.values, strict=True):
+            if value in texts and tables.targets[target] == "placeholder":
+                check_plain_text(texts[value], ("graph", name))
 
 
 def _assemble(**parts: Any) -> torch.export.ExportedProgram:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,9 +74,11 @@ class ValueBuilder:
         if row.layout != "strided":
             raise FormatError(f"a tensor of layout {row.layout[:80]!r}", loc=loc)
         shape, strides, device = self._sizes(row.shape, loc), self._sizes(row.strides, loc), row.device
-        with _refusing("tensor value", loc):
+        try:
             make = self._fakes.maker(shape, strides, dtype, self._contexts.device(device), row.requires_grad)
             make()
+        except _REFUSALS as error:
+            raise FormatError(f"not a valid tensor value: {error}", loc=loc) from error
         return make
 
     def _sparse(self, row: documents.SparseValue, loc: Loc) -> Maker:
@@ -89,8 +90,10 @@ class ValueBuilder:
             made = fake_sparse(self._mode, row.shape, row.dense, row.block, indices, row.coalesced, **kind)
             return made.requires_grad_(row.requires_grad)  # type: ignore[no-any-return]
 
-        with _refusing("sparse value", loc):
+        try:
             make()
+        except _REFUSALS as error:
+            raise FormatError(f"not a valid sparse value: {error}", loc=loc) from error
         return make
 
     def _subclass(self, row: documents.SubclassValue, loc: Loc) -> Maker:
@@ -111,13 +114,8 @@ class ValueBuilder:
         return [self._symbols.number(size, loc) if isinstance(size, documents.Symbolic) else size for size in sizes]
 
 
-@contextmanager
-def _refusing(what: str, loc: Loc) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError, OverflowError, IndexError) as error:
-        raise FormatError(f"not a valid {what}: {error}", loc=loc) from error
-
+_REFUSALS = (RuntimeError, TypeError, ValueError, OverflowError, IndexError)
+"""What torch raises of a tensor that cannot be."""
 
 _MAKERS: dict[type, Callable[[ValueBuilder, Any, Loc], Callable[[], Any]]] = {
     documents.LiteralValue: ValueBuilder._constant,

@@ -12,7 +12,10 @@ import msgspec
 from archive.reading import open_archive
 from archive.writing import Blob, bytes_blob, write_archive
 from schema.codec import compress, decompress
+from schema.limits import Limits
 from schema.names import MANIFEST, MANIFEST_DIGEST, section_name
+
+_NO_LIMITS = Limits(header_bytes=2**40, manifest_bytes=2**40, section_bytes=2**40, containers=2**40)
 
 
 @dataclass
@@ -59,7 +62,7 @@ class Parts:
     def write(self, path: Path, manifest: bytes | None = None) -> Path:
         """Write the archive, with other bytes as its manifest if any are given."""
         data = msgspec.msgpack.encode(self.manifest) if manifest is None else manifest
-        write_archive(path, list(self.blobs.values()), lambda _: data)
+        write_archive(path, list(self.blobs.values()), lambda _: data, limits=_NO_LIMITS)
         return path
 
 
