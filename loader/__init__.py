@@ -7,19 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from schema.limits import Limits
-
 if TYPE_CHECKING:
     from loader.loading import load
     from loader.module import ProgramModule, load_module
     from loader.stand_ins import StandIn
     from loader.swapping import swap_weights
     from loader.verifying import Check, Report, verify
+    from schema.limits import Limits
 
 __all__ = ["Check", "Limits", "ProgramModule", "Report", "StandIn", "load", "load_module", "swap_weights", "verify"]
 
 
 def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from archive.collector import collector_paused
+
+    with collector_paused():  # which would look through all of torch meanwhile
+        globals()[name] = found = getattr(_home(name), name)
+    return found
+
+
+def _home(name: str) -> Any:
+    """The module that defines a name."""
     home: Any
     match name:
         case "load":
@@ -30,9 +40,8 @@ def __getattr__(name: str) -> Any:
             from loader import stand_ins as home
         case "swap_weights":
             from loader import swapping as home
-        case "Check" | "Report" | "verify":
-            from loader import verifying as home
+        case "Limits":
+            from schema import limits as home
         case _:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = getattr(home, name)
-    return found
+            from loader import verifying as home
+    return home
