@@ -176,8 +176,9 @@ def _check_borders(tables: Tables, signature: Signature, out_spec: TreeSpec, loc
     if len(results) != len(signature.outputs):
         raise FormatError("the outputs are not those of the graph", loc=loc)
     for row, result in zip(signature.outputs, results, strict=True):
-        if result < 0 and (name := graph.names[result - 1]) != row.argument.name:
-            raise FormatError(f"the output {row.argument.name[:80]} is {name}", loc=loc)
+        place = len(graph.names) - 1 + result
+        if place < 0 or (result < 0 and graph.names[place] != row.argument.name):
+            raise FormatError(f"the output {row.argument.name[:80]} is another node's result", loc=loc)
     if out_spec.num_leaves != sum(row.kind in USER_OUTPUT_KINDS for row in signature.outputs):
         raise FormatError("the outputs do not fit their tree", loc=loc)
 

@@ -87,6 +87,11 @@ def _lost_metadata(graph: dict[str, Any]) -> None:
     graph["graphs"][0] = {field: first[field] for field in Graph.__struct_fields__ if field in first}
 
 
+def _lost_outputs(graph: dict[str, Any]) -> None:
+    outputs = graph["arguments"][_nodes(graph)["operands"][-1]]
+    outputs[1] = [-999] * len(outputs[1])
+
+
 def _nested(depth: int) -> Any:
     literal: Any = 1
     for _ in range(depth):
@@ -146,6 +151,7 @@ CASES = [
         lambda graph: _addition(graph).set_operand(0, -999),
         r"no node before it",
     ),
+    _case("an output of a node that is not there", _lost_outputs, r"no node before it|another node's result"),
     _case(
         "a value that is not there",
         lambda graph: _addition(graph).__setitem__("values", 999),
