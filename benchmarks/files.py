@@ -37,7 +37,7 @@ def file_of(way: str, folder: Path) -> Path:
 
 
 def available(way: str, folder: Path) -> bool:
-    return file_of(way, folder).exists()
+    return file_of(way, folder).exists() and WAYS[way].installed
 
 
 def failures(name: str, folder: Path) -> dict[str, str]:

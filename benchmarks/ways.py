@@ -6,6 +6,7 @@ Nothing is imported before it is used: fresh processes measure imports too.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 THREADS: Final = 1
@@ -30,6 +31,11 @@ class Way(NamedTuple):
     package: str
     load: Callable[[str, str], Any]
     module: Callable[[Any], Call] = lambda loaded: loaded
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there; a file of it may be from a time when it was."""
+        return find_spec(self.package.partition(".")[0]) is not None
 
 
 def load_archive(file: str, _: str) -> Any:
