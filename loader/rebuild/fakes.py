@@ -7,6 +7,7 @@ are is learned from that constructor once in a process, for each device.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,7 +28,18 @@ Sizes = Sequence[int | torch.SymInt]
 Maker = Callable[[], torch.Tensor]
 
 _META = torch.device("meta")
-_BECOMING = threading.RLock()
+
+
+class _Becoming:
+    """The lock under which a mode becomes an ordinary one; a child process, forked while it was held, has its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+
+_BECOMING = _Becoming()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_BECOMING.__init__)  # type: ignore[misc]
 
 
 class LazyMode(FakeTensorMode):  # type: ignore[no-untyped-call]
@@ -43,7 +55,7 @@ class LazyMode(FakeTensorMode):  # type: ignore[no-untyped-call]
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        with _BECOMING:
+        with _BECOMING.lock:
             if type(self) is LazyMode:
                 FakeTensorMode.__init__(
                     self, allow_fallback_kernels=False, allow_non_fake_inputs=True, shape_env=new_shape_env()

@@ -53,7 +53,7 @@ class Trial(NamedTuple):
     fault: str
 
 
-def judge(case: Case, folder: Path) -> Iterator[Trial]:
+def judge(case: Case, folder: Path, most_seconds: float = MOST_SECONDS) -> Iterator[Trial]:
     """Make a case in an empty folder, and open it in every way."""
     path = case.build(folder)
     for way, act in WAYS.items():
@@ -66,11 +66,11 @@ def judge(case: Case, folder: Path) -> Iterator[Trial]:
             error = caught
         seconds = process_time() - start
         megabytes = (_memory("VmHWM") - before) / 1e6
-        fault = _fault(case, way, error, seconds, megabytes)
+        fault = _fault(case, way, error, megabytes) or (f"took {seconds:.1f} s" if seconds > most_seconds else "")
         yield Trial(way, str(error or ""), seconds, megabytes, fault)
 
 
-def _fault(case: Case, way: str, error: BaseException | None, seconds: float, megabytes: float) -> str:
+def _fault(case: Case, way: str, error: BaseException | None, megabytes: float) -> str:
     if error is None and way not in case.blind:
         return "not refused"
     if error is not None and not isinstance(error, ArchiveError):
@@ -79,8 +79,6 @@ def _fault(case: Case, way: str, error: BaseException | None, seconds: float, me
         return f"does not say {case.says!r}"
     if error is not None and ("\n" in str(error) or len(str(error)) > MOST_CHARACTERS):
         return f"an error of {len(str(error))} characters"
-    if seconds > MOST_SECONDS:
-        return f"took {seconds:.1f} s"
     return f"took {megabytes:.0f} MB" if megabytes > MOST_MEGABYTES else ""
 
 
