@@ -76,8 +76,6 @@ class _Writer:
         """The code."""
         statements = [self._statement(place, *row) for place, row in enumerate(self._rows())]
         kinds = [self._tables.targets[target] for target in self._columns.targets]
-        if kinds.count("output") != 1 or kinds[-1] != "output":
-            raise FormatError("a graph must end in an output, and have no other", loc=("graph",))
         yield f"def run({', '.join(f'v{place}' for place, kind in enumerate(kinds) if kind == 'placeholder')}):"
         done: dict[int, list[int]] = {}
         for place, last in self._last_use.items():

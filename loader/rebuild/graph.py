@@ -133,7 +133,6 @@ def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables, reache
                 nodes.append(add(name, "call_function", target, args, kwargs))
     except IndexError:
         raise FormatError("an argument that no node before it gives", loc=("graph", name[:80])) from None
-    _check_end(nodes)
     builder.finish(nodes, columns.targets, targets)
     return nodes
 
@@ -151,10 +150,3 @@ def _uncalled(
             case "get_attr", (str(attribute),) if attribute in reached:
                 return attribute, ()
     raise FormatError(f"a malformed {kind[:80]} node", loc=("graph", name[:80]))
-
-
-def _check_end(nodes: list[fx.Node]) -> None:
-    """A graph has one output, at its end."""
-    kinds = [node.op for node in nodes]
-    if kinds.count("output") != 1 or kinds[-1] != "output":
-        raise FormatError("a graph must end in an output, and have no other", loc=("graph",))

@@ -36,6 +36,7 @@ def verify_graphs(tables: Tables) -> Any:
     _check_operators([target for target in tables.targets if callable(target)], verifier)
     _check_kinds_of_values(document)
     for place, graph in enumerate(document.graphs):
+        _check_end(graph, tables)
         _check_has_values(graph, tables, ("graph", "graphs", place))
         check_arguments(graph, tables, ("graph", "graphs", place))
     if document.graphs and document.graphs[0].attributes:
@@ -73,6 +74,13 @@ def _check_kinds_of_values(document: ProgramGraph) -> None:
     for place, row in enumerate(document.values):
         if isinstance(row, LiteralValue) and isinstance(document.arguments[row.literal], _NO_VALUES):
             raise FormatError("no value that a node can have", loc=("graph", "values", place))
+
+
+def _check_end(graph: Graph, tables: Tables) -> None:
+    """A graph has one output, at its end."""
+    kinds = [tables.targets[target] for target in graph.targets]
+    if kinds.count("output") != 1 or kinds[-1] != "output":
+        raise FormatError("a graph must end in an output, and have no other", loc=("graph",))
 
 
 def _check_has_values(graph: Graph, tables: Tables, loc: Loc) -> None:
