@@ -69,13 +69,13 @@ def check_composites(tensors: Sequence[Tensor], loc: Loc) -> None:
     for place, tensor in enumerate(tensors):
         if is_composite(tensor):
             depths[place] = _check_composite(tensor, place, depths, (*loc, place))
-        if tensor.tied is None:
+        if tensor.tied is not None:
+            _check_tie(tensors, place, tensor.tied, (*loc, place))
+        elif place in depths:
             own = parts_of(tensor)
             if len(set(own)) < len(own) or not parts.isdisjoint(own):
                 raise FormatError("made of a tensor that is part of another, or twice of one", loc=(*loc, place))
             parts.update(own)
-        else:
-            _check_tie(tensors, place, tensor.tied, (*loc, place))
 
 
 def _check_composite(tensor: Tensor, place: int, depths: Mapping[int, int], loc: Loc) -> int:

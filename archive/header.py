@@ -215,8 +215,10 @@ def _entries(rows: dict[str, _Row], first: int, size: int, kind: Kind) -> dict[s
         raise FormatError("a name that is not text", loc=("header",))
     entries, end = {}, 0
     for name, row in sorted(rows.items(), key=lambda item: item[1].data_offsets):
-        _check_row(name, row, kind)
         start, stop = row.data_offsets
+        itemsize = CODE_BYTES.get(row.dtype)
+        if itemsize is None or stop - start != math.prod(row.shape) * itemsize:
+            _check_misfit(name, row, kind)
         if start != end:
             fault = "overlaps another tensor" if start < end else "leaves bytes before it unused"
             raise FormatError(fault, loc=("header", name))
@@ -229,13 +231,13 @@ def _entries(rows: dict[str, _Row], first: int, size: int, kind: Kind) -> dict[s
     return entries
 
 
-def _check_row(name: str, row: _Row, kind: Kind) -> None:
+def _check_misfit(name: str, row: _Row, kind: Kind) -> None:
+    """Refuse a tensor whose bytes are not as many as its type and shape say, but for types that other writers have."""
     start, stop = row.data_offsets
-    itemsize = CODE_BYTES.get(row.dtype)
-    if itemsize is None and kind is ARCHIVE:
-        raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
-    if itemsize is not None and stop - start != math.prod(row.shape) * itemsize:
+    if row.dtype in CODE_BYTES or stop < start:
         raise FormatError(f"{stop - start} bytes do not hold {row.dtype}{list(row.shape)}", loc=("header", name))
+    if kind is ARCHIVE:
+        raise FormatError(f"an archive holds no tensors of dtype {row.dtype[:20]!r}", loc=("header", name))
 
 
 def layout_key(name: str, code: str) -> tuple[int, str]:

@@ -66,9 +66,11 @@ class ArchiveFile(TensorFile):
 
     Attributes:
         manifest: What is in the file.
+        stored: Names of tensors that are just what the header has under their names, and the whole of a storage.
     """
 
     manifest: Manifest
+    stored: set[str]
 
     def __init__(self, path: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -77,7 +79,7 @@ class ArchiveFile(TensorFile):
     def _read_entries(self) -> dict[str, Entry]:
         entries = read_header(self._read, self.size, most=self._limits.header_bytes)
         self.manifest = self._read_manifest(entries)
-        check_structure(self.manifest, entries)
+        self.stored = check_structure(self.manifest, entries)
         return entries
 
     def method(self, name: str) -> Method:

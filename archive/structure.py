@@ -36,12 +36,15 @@ _OPTIONAL: Final = frozenset({"debug"})
 _CODES: Final = {dtype: carrier.code for dtype, carrier in CARRIERS.items() if carrier.parts == 1}
 
 
-def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
+def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> set[str]:
     """Refuse a manifest that does not describe exactly what the file holds.
 
     Args:
         manifest: The manifest.
         entries: What the header lists, by name.
+
+    Returns:
+        Names of tensors that are just what the header has under their names, and the whole of a storage.
 
     Raises:
         FormatError: The first thing that is wrong.
@@ -62,6 +65,7 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> None:
     _check_owners(manifest, entries, stored)
     for method in manifest.methods:
         _check_names(method, manifest.tensors, ("manifest", "methods", method.name))
+    return stored
 
 
 def _check_stored(manifest: Manifest, entries: Mapping[str, Entry]) -> None:

@@ -49,15 +49,15 @@ def rows(program: str, figures: list[Figure]) -> Iterator[str]:
             yield _row(program, figure)
             unit = figure.sample_unit
         if samples:
-            medians = (f"{way} {_number(statistics.median(values))} {unit}" for way, values in samples.items())
+            medians = (f"{way} {number_text(statistics.median(values))} {unit}" for way, values in samples.items())
             yield f"{'':15}    {'; '.join(medians)}"
 
 
 def _row(program: str, figure: Figure) -> str:
     low, high = figure.spread
-    spread = f"{_number(low)} to {_number(high)}" if len(figure.values) > 1 else ""
+    spread = f"{number_text(low)} to {number_text(high)}" if len(figure.values) > 1 else ""
     met = {None: "", True: "yes", False: "NO"}[figure.met]
-    median = f"{_number(figure.median)} {figure.unit:2}"
+    median = f"{number_text(figure.median)} {figure.unit:2}"
     return f"{program:15}{figure.what:45}{median:>14}{spread:>22}{_goal(figure.goal):>10}  {met}".rstrip()
 
 
@@ -80,14 +80,15 @@ def _figure(plain: dict[str, object]) -> Figure:
     return figure
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """A number in three digits."""
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _goal(goal: Goal | None) -> str:
-    return f"{_SIGNS[goal.kind]} {_number(goal.limit)}" if goal else ""
+    return f"{_SIGNS[goal.kind]} {number_text(goal.limit)}" if goal else ""
 
 
 _SIGNS: Final = {"least": ">=", "most": "<="}

@@ -243,7 +243,7 @@ def archive_weights(
     slots, kinds = [], {}
     for name, place in _named(manifest, method):
         if is_composite(manifest.tensors[place]):
-            kinds[name] = tensors.kind(place)
+            kinds[name] = Kind(*tensors.kind(place))
         else:
             slots.append(_slot(manifest, name, place))
     _check_sizes(storages, slots)

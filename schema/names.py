@@ -126,7 +126,7 @@ def check_plain_texts(texts: Sequence[str], loc: Loc) -> None:
 
 def is_fqn(name: str) -> bool:
     """Whether a name can be an attribute path: parts between dots that are plain text and not empty."""
-    return is_plain_text(name) and all(name.split("."))
+    return is_plain_text(name) and ".." not in f".{name}."
 
 
 def check_fqn(name: str, loc: Loc) -> str:
@@ -141,3 +141,15 @@ def check_fqn(name: str, loc: Loc) -> str:
     if not is_fqn(name):
         raise FormatError(f"{name[:80]!r} is not a qualified name", loc=loc)
     return name
+
+
+def check_fqns(names: Sequence[str], loc: Loc) -> None:
+    """Refuse names of which one cannot be an attribute path; many of them at once.
+
+    Raises:
+        FormatError: A part of one is empty, or holds a quote, a backslash or a control character.
+    """
+    # Put together they have the parts that they have each.
+    if names and not is_fqn(".".join(names)):
+        for name in names:
+            check_fqn(name, (*loc, name[:80]))

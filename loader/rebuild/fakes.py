@@ -86,13 +86,14 @@ class PublicFakes:
         """A function that makes tensors of one kind, no two of which share memory.
 
         Raises:
-            RuntimeError: There can be no such tensor; or on the first call of the function.
+            RuntimeError: There can be no such tensor.
         """
 
         def make() -> torch.Tensor:
             with self._mode:
                 return torch.empty_strided(shape, strides, dtype=dtype, device=device, requires_grad=grad)
 
+        make()
         return make
 
 
@@ -131,11 +132,8 @@ _make_subclass = torch.Tensor._make_subclass
 
 def _memory_maker(shape: Sizes, strides: Sizes, dtype: torch.dtype) -> Maker:
     """A function that makes meta tensors of one kind, each with a storage of its own."""
-    make = partial(torch.empty_strided, tuple(shape), tuple(strides), dtype=dtype, device=_META)
-    if any(isinstance(size, torch.SymInt) for size in (*shape, *strides)):
-        # To work out the strides of sizes that vary takes twenty times as long as to copy the result.
-        return partial(lazy_clone, make())
-    return make
+    # To copy one takes half as long as to make one, and a twentieth if its sizes vary.
+    return partial(lazy_clone, torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META))
 
 
 def _official(memory: torch.Tensor, device: torch.device) -> FakeTensor:

@@ -21,7 +21,8 @@ def torch_constants(names: tuple[str, ...], kind: type) -> dict[str, Any]:
     return {name: value for name in names if isinstance(value := getattr(torch, name, None), kind)}
 
 
-DTYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
+_Dtype = torch.dtype
+DTYPES = {name: value for name, value in vars(torch).items() if type(value) is _Dtype}
 """Every element type that this torch has, by name."""
 
 _CONSTANTS: dict[type, dict[str, Any]] = {

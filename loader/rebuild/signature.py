@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch.export import graph_signature as torch_signature
@@ -9,7 +10,7 @@ from torch.export import graph_signature as torch_signature
 from loader.rebuild.literals import LiteralBuilder
 from schema import signature as documents
 from schema.errors import FormatError, Loc
-from schema.names import check_fqn, check_identifier
+from schema.names import check_fqns, check_identifiers
 
 _NAMED: dict[str, Any] = {
     "tensor": torch_signature.TensorArgument,
@@ -20,19 +21,31 @@ _NAMED: dict[str, Any] = {
 }
 
 
-def build_argument(row: documents.Argument, literals: LiteralBuilder, loc: Loc) -> Any:
-    """A value at the border of a graph.
+_INPUTS: dict[str, Any] = {
+    name: kind for name in documents.INPUT_KINDS if (kind := getattr(torch_signature.InputKind, name.upper(), None))
+}
+_OUTPUTS: dict[str, Any] = {
+    name: kind for name in documents.OUTPUT_KINDS if (kind := getattr(torch_signature.OutputKind, name.upper(), None))
+}
+
+
+def build_arguments(rows: Sequence[documents.Argument], literals: LiteralBuilder, loc: Loc) -> list[Any]:
+    """Values at the border of a graph.
 
     Raises:
-        FormatError: Its kind is unknown, or its name could not be that of a node.
+        FormatError: The kind of one is unknown, or its name could not be that of a node.
     """
-    if row.name:
-        check_identifier(row.name, loc)
-    if row.kind == "constant":
-        return torch_signature.ConstantArgument(name=row.name, value=literals.build(row.value, loc))
-    if row.kind not in _NAMED:
+    check_identifiers([row.name for row in rows if row.name], loc)
+    return [
+        _NAMED[row.kind](row.name) if row.kind in _NAMED else _constant(row, literals, (*loc, index))
+        for index, row in enumerate(rows)
+    ]
+
+
+def _constant(row: documents.Argument, literals: LiteralBuilder, loc: Loc) -> torch_signature.ConstantArgument:
+    if row.kind != "constant":
         raise FormatError(f"an argument of kind {row.kind[:80]!r}", loc=loc)
-    return _NAMED[row.kind](name=row.name)
+    return torch_signature.ConstantArgument(row.name, literals.build(row.value, loc))
 
 
 def build_signature(document: documents.Signature, literals: LiteralBuilder) -> torch_signature.ExportGraphSignature:
@@ -41,34 +54,28 @@ def build_signature(document: documents.Signature, literals: LiteralBuilder) -> 
     Raises:
         FormatError: A kind is unknown, or a target is no qualified name.
     """
-    inputs = [_input(row, literals, ("signature", "inputs", index)) for index, row in enumerate(document.inputs)]
-    outputs = [_output(row, literals, ("signature", "outputs", index)) for index, row in enumerate(document.outputs)]
-    return torch_signature.ExportGraphSignature(input_specs=inputs, output_specs=outputs)
-
-
-def _input(row: documents.Input, literals: LiteralBuilder, loc: Loc) -> torch_signature.InputSpec:
-    if row.persistent is None and row.kind == "buffer":
-        raise FormatError("a buffer has to be persistent or not", loc=loc)
-    if row.persistent is not None and row.kind not in ("buffer", "constant_tensor"):
-        raise FormatError(f"an input of the kind {row.kind[:80]!r} is neither persistent nor not", loc=loc)
-    return torch_signature.InputSpec(
-        kind=_kind(torch_signature.InputKind, row.kind, documents.INPUT_KINDS, loc),
-        arg=build_argument(row.argument, literals, loc),
-        target=row.target if row.target is None else check_fqn(row.target, loc),
-        persistent=row.persistent,
+    for index, row in enumerate(document.inputs):
+        if row.persistent is None and row.kind == "buffer":
+            raise FormatError("a buffer has to be persistent or not", loc=("signature", "inputs", index))
+        if row.persistent is not None and row.kind not in ("buffer", "constant_tensor"):
+            message = f"an input of the kind {row.kind[:80]!r} is neither persistent nor not"
+            raise FormatError(message, loc=("signature", "inputs", index))
+    inputs = _borders(document.inputs, _INPUTS, literals, ("signature", "inputs"))
+    outputs = _borders(document.outputs, _OUTPUTS, literals, ("signature", "outputs"))
+    persistent = [row.persistent for row in document.inputs]
+    return torch_signature.ExportGraphSignature(
+        [torch_signature.InputSpec(*border, kept) for border, kept in zip(inputs, persistent, strict=True)],
+        [torch_signature.OutputSpec(*border) for border in outputs],
     )
 
 
-def _output(row: documents.Output, literals: LiteralBuilder, loc: Loc) -> torch_signature.OutputSpec:
-    return torch_signature.OutputSpec(
-        kind=_kind(torch_signature.OutputKind, row.kind, documents.OUTPUT_KINDS, loc),
-        arg=build_argument(row.argument, literals, loc),
-        target=row.target if row.target is None else check_fqn(row.target, loc),
-    )
-
-
-def _kind(kinds: Any, name: str, known: tuple[str, ...], loc: Loc) -> Any:
-    found = getattr(kinds, name.upper(), None) if name in known else None
-    if found is None:
-        raise FormatError(f"a value of kind {name[:80]!r}", loc=loc)
-    return found
+def _borders(
+    rows: Sequence[documents.Input | documents.Output], kinds: dict[str, Any], literals: LiteralBuilder, loc: Loc
+) -> Iterator[tuple[Any, Any, str | None]]:
+    """Kind, argument and target of each input or output."""
+    for index, row in enumerate(rows):
+        if row.kind not in kinds:
+            raise FormatError(f"a value of kind {row.kind[:80]!r}", loc=(*loc, index))
+    check_fqns([row.target for row in rows if row.target is not None], loc)
+    arguments = build_arguments([row.argument for row in rows], literals, loc)
+    return zip([kinds[row.kind] for row in rows], arguments, [row.target for row in rows], strict=True)

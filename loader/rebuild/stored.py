@@ -13,7 +13,7 @@ from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
 from schema.errors import FormatError
 from schema.manifest import ExampleValue, NamedTensor
-from schema.names import check_fqn
+from schema.names import check_fqns
 
 
 def build_named(opened: OpenMethod, table: Literal["state", "constants"]) -> dict[str, torch.Tensor]:
@@ -23,8 +23,8 @@ def build_named(opened: OpenMethod, table: Literal["state", "constants"]) -> dic
         FormatError: A key is no FQN.
     """
     rows: list[NamedTensor] = getattr(opened.method, table)
-    loc = (opened.method.name, table)
-    return {check_fqn(row.key, loc): opened.tensors.build(row.tensor) for row in rows}
+    check_fqns([row.key for row in rows], (opened.method.name, table))
+    return {row.key: opened.tensors.build(row.tensor) for row in rows}
 
 
 def build_values(opened: OpenMethod, rows: list[ExampleValue]) -> list[Any]:

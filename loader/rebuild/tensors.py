@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections import Counter
 from collections.abc import Mapping
@@ -10,11 +11,10 @@ from typing import Any
 
 import torch
 
-from archive.composites import is_composite, is_plain
+from archive.composites import is_composite
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
-from loader.parts import Kind
 from loader.rebuild.composites import build_sparse, build_subclass
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import DTYPES, torch_constant
@@ -81,13 +81,13 @@ class TensorBuilder:
             raise FormatError(f"no tensor {index}", loc=loc)
         return self.build(index)
 
-    def kind(self, index: int) -> Kind:
-        """What the tensor at a place, which is made of others, is beside its parts."""
+    def kind(self, index: int) -> tuple[type | torch.layout, tuple[int, ...], Any]:
+        """What the tensor at a place, which is made of others, is beside its parts: see :class:`loader.parts.Kind`."""
         row = self._archive.manifest.tensors[index]
         if row.sparse is not None:
             layout = torch_constant(Layout(row.sparse.layout), ("tensors", row.name))
-            return Kind(layout, tuple(row.shape), row.sparse.coalesced)
-        return Kind(*self._described(row))
+            return layout, tuple(row.shape), row.sparse.coalesced
+        return self._described(row)
 
     def _build(self, row: Tensor) -> torch.Tensor:
         if row.tied is not None:
@@ -98,25 +98,19 @@ class TensorBuilder:
         if row.requires_grad and not (made.dtype.is_floating_point or made.dtype.is_complex):
             raise FormatError(f"a tensor of {made.dtype} has no gradient", loc=("tensors", row.name))
         if row.parameter:
-            return torch.nn.Parameter(made, requires_grad=row.requires_grad)
+            return torch.nn.Parameter(made, row.requires_grad)
         return made.requires_grad_(row.requires_grad)
 
     def _mapped(self, row: Tensor) -> torch.Tensor | None:
         """A tensor that can be the mapped file with nothing more to do, as most can; None of any other."""
-        dtype = DTYPES.get(row.dtype)
-        if dtype is None or not self._mmap or not self._is_alone(row) or self._devices.place(row.device) != _CPU:
+        if row.name not in self._alone or self._devices.place(row.device) != _CPU:
             return None
-        stored = self._archive.entries.get(self._archive.manifest.storages[row.storage].name)
-        if stored is None or not stored.nbytes or stored.start % dtype.itemsize or stored.nbytes % dtype.itemsize:
+        dtype, entry = DTYPES.get(row.dtype), self._archive.entries[row.name]
+        if dtype is None or entry.start % dtype.itemsize:
             return None
-        count = stored.nbytes // dtype.itemsize
+        mapped = torch.frombuffer(self._mapping, dtype=dtype, count=math.prod(entry.shape), offset=entry.start)
         # Not view, which would make it a view of another tensor.
-        return torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=stored.start).resize_(row.shape)
-
-    def _is_alone(self, row: Tensor) -> bool:
-        """Whether a tensor is the only view of a storage of the archive, from its start and in order."""
-        in_order = row.strides is None and not row.offset and is_plain(row)
-        return in_order and self._uses[row.storage] == 1 and row.storage not in self._given
+        return mapped if len(entry.shape) == 1 else mapped.resize_(entry.shape)
 
     def _view(self, row: Tensor) -> torch.Tensor:
         device = self._devices.place(row.device)
@@ -182,9 +176,12 @@ class TensorBuilder:
         return self._archive.mapping
 
     @cached_property
-    def _uses(self) -> Counter[int]:
-        """How many tensors are views of each storage."""
-        return Counter(row.storage for row in self._archive.manifest.tensors)
+    def _alone(self) -> set[str]:
+        """Names of tensors that are, each alone, what a storage of the archive holds, if that is to be mapped."""
+        rows, stored = self._archive.manifest.tensors if self._mmap else [], self._archive.stored
+        uses = Counter([row.storage for row in rows])
+        others = {storage for storage, count in uses.items() if count > 1} | self._given.keys()
+        return {row.name for row in rows if row.name in stored and row.storage not in others}
 
     @cached_property
     def _alignments(self) -> dict[int, int]:

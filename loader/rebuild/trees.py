@@ -11,8 +11,7 @@ import torch
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from loader.rebuild.literals import LiteralBuilder
-from loader.rebuild.signature import build_argument
-from loader.stand_ins import stand_in
+from loader.rebuild.signature import build_arguments
 from loader.torch_internals import (
     ModuleCallEntry,
     ModuleCallSignature,
@@ -24,7 +23,7 @@ from loader.torch_internals import (
 from schema import calls as documents
 from schema.errors import FormatError, Loc
 from schema.literals import Entries, Items, Literal, OperatorName, Tuple
-from schema.names import check_fqn, check_identifier, check_plain_text
+from schema.names import check_fqns, check_identifier, check_plain_text
 
 _BUILTIN: dict[str, Any] = {
     "builtins.tuple": tuple,
@@ -102,7 +101,7 @@ def build_calls(document: documents.Calls, trees: TreeBuilder, literals: Literal
     Raises:
         FormatError: It is empty, or a signature is not valid.
     """
-    _check_own_call(document)
+    _check_entries(document)
     return [_build_call(entry, trees, literals) for entry in document.entries]
 
 
@@ -112,27 +111,27 @@ def build_own_call(document: documents.Calls, trees: TreeBuilder, literals: Lite
     Raises:
         FormatError: There is none, or it is not valid.
     """
-    _check_own_call(document)
+    _check_entries(document)
     return _build_call(document.entries[0], trees, literals).signature
 
 
-def _check_own_call(document: documents.Calls) -> None:
+def _check_entries(document: documents.Calls) -> None:
+    """The program's own call comes first, and all have names that code can hold."""
     if not document.entries or document.entries[0].signature is None:
         raise FormatError("the program's own call is missing", loc=("calls",))
+    check_fqns([entry.fqn for entry in document.entries if entry.fqn], ("calls",))
 
 
 def _build_call(entry: documents.Call, trees: TreeBuilder, literals: LiteralBuilder) -> ModuleCallEntry:
-    row, loc = entry.signature, ("calls", entry.fqn[:80])
-    if entry.fqn:
-        check_fqn(entry.fqn, loc)
+    row = entry.signature
     if row is None:
         return ModuleCallEntry(entry.fqn)
-    names = row.argument_names
+    names, loc = row.argument_names, ("calls", entry.fqn[:80])
     in_spec = trees.build(row.in_spec, (*loc, "in_spec"), inputs=True)
     _check_call_tree(in_spec, loc)
     signature = ModuleCallSignature(
-        inputs=[build_argument(argument, literals, loc) for argument in row.inputs],
-        outputs=[build_argument(argument, literals, loc) for argument in row.outputs],
+        inputs=build_arguments(row.inputs, literals, (*loc, "inputs")),
+        outputs=build_arguments(row.outputs, literals, (*loc, "outputs")),
         in_spec=in_spec,
         out_spec=trees.build(row.out_spec, (*loc, "out_spec"), inputs=False),
         # torch writes these names into the code of the module that it makes of a program.
@@ -165,6 +164,8 @@ def _find_class(kind: documents.TreeType, loc: Loc) -> Any:
         raise FormatError("a container of Python or torch as one of a user's", loc=loc)
     if own == kind.kind:
         return found
+    from loader.stand_ins import stand_in  # which most programs do without
+
     try:
         return stand_in(kind)
     except ValueError as error:

@@ -73,13 +73,13 @@ class ValueBuilder:
         dtype = torch_constant(DType(row.dtype), loc)
         if row.layout != "strided":
             raise FormatError(f"a tensor of layout {row.layout[:80]!r}", loc=loc)
+        if row.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
+            raise FormatError(f"a tensor of {dtype} has no gradient", loc=loc)
         shape, strides, device = self._sizes(row.shape, loc), self._sizes(row.strides, loc), row.device
         try:
-            make = self._fakes.maker(shape, strides, dtype, self._contexts.device(device), row.requires_grad)
-            make()
+            return self._fakes.maker(shape, strides, dtype, self._contexts.device(device), row.requires_grad)
         except _REFUSALS as error:
             raise FormatError(f"not a valid tensor value: {error}", loc=loc) from error
-        return make
 
     def _sparse(self, row: documents.SparseValue, loc: Loc) -> Maker:
         dtype, indices = (torch_constant(DType(name), loc) for name in (row.dtype, row.indices))
