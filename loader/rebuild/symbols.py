@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
+from loader.lazily import lazily
 from loader.torch_internals import (
     captured_traceback,
     set_backed_value,
@@ -54,21 +54,21 @@ class SymbolBuilder:
         for index, row in enumerate(document.symbols):
             _refusing(self._register, row, index)
 
-    @cached_property
+    @lazily
     def _shape_env(self) -> Any:
         return self._mode.shape_env
 
-    @cached_property
+    @lazily
     def _sympy(self) -> Any:
         import sympy
 
         return sympy
 
-    @cached_property
+    @lazily
     def _functions(self) -> Any:
         return symbolic_functions()[0]
 
-    @cached_property
+    @lazily
     def _leaves(self) -> dict[type, Callable[[Any], Any]]:
         sympy = self._sympy
         return {

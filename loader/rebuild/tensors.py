@@ -6,7 +6,6 @@ import math
 import mmap
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from archive.composites import is_composite
 from archive.reading import ArchiveFile
 from archive.structure import contiguous_strides
 from loader.devices import Devices
+from loader.lazily import lazily
 from loader.rebuild.composites import build_sparse, build_subclass
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import DTYPES, torch_constant
@@ -171,11 +171,11 @@ class TensorBuilder:
         # Read, and not copied from the mapping: of a file that is cut meanwhile, that would end the process.
         return torch.frombuffer(self._archive.copy(storage.name), dtype=torch.uint8)
 
-    @cached_property
+    @lazily
     def _mapping(self) -> mmap.mmap:
         return self._archive.mapping
 
-    @cached_property
+    @lazily
     def _alone(self) -> set[str]:
         """Names of tensors that are, each alone, what a storage of the archive holds, if that is to be mapped."""
         rows, stored = self._archive.manifest.tensors if self._mmap else [], self._archive.stored
@@ -183,7 +183,7 @@ class TensorBuilder:
         others = {storage for storage, count in uses.items() if count > 1} | self._given.keys()
         return {row.name for row in rows if row.name in stored and row.storage not in others}
 
-    @cached_property
+    @lazily
     def _alignments(self) -> dict[int, int]:
         """What the address of each storage must be a multiple of."""
         alignments: dict[int, int] = {}
