@@ -33,7 +33,7 @@ class Code:
         run: The graph as a function of its inputs, in the order of its placeholders.
 
     Raises:
-        FormatError: A node uses what does not stand before it, or is not what its kind must be.
+        FormatError: A node uses what does not stand before it.
     """
 
     source: str
@@ -101,17 +101,10 @@ class _Writer:
         args = self._operands(operands, place)
         if not isinstance(kind, str):
             return f"f{target}({', '.join([*args, *self._keyword_arguments(keywords, place)])})"
-        if not self._tables.document.keywords[keywords].names:
-            match kind, args:
-                case "placeholder", []:
-                    return ""
-                case "output", [result]:
-                    return f"return {result}"
-                case "get_attr", [_] if isinstance(name := self._tables.arguments[operands[0]], str):
-                    if name in self._root._modules:
-                        self.names[f"a{place}"] = self._root._modules[name]
-                        return f"a{place}"
-        raise FormatError(f"a malformed {kind[:80]} node", loc=("graph", self._columns.names[place][:80]))
+        if kind == "get_attr":
+            self.names[f"a{place}"] = getattr(self._root, str(self._tables.arguments[operands[0]]))
+            return f"a{place}"
+        return f"return {args[0]}" if kind == "output" else ""
 
     def _keyword_arguments(self, keywords: int, place: int) -> list[str]:
         row = self._tables.document.keywords[keywords]

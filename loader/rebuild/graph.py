@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.fx.immutable_collections import immutable_dict
 
 from loader.rebuild.metadata import Metadata
 from loader.rebuild.nodes import NODES
@@ -16,8 +15,6 @@ from loader.rebuild.tensors import TensorBuilder
 from schema import graph as documents
 from schema.errors import FormatError, Loc
 from schema.names import check_identifier
-
-_NO_KEYWORDS: dict[str, Any] = immutable_dict()
 
 
 def build_graphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata | None) -> tuple[fx.Graph, torch.nn.Module]:
@@ -33,7 +30,7 @@ def build_graphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata | No
     """
     built = build_subgraphs(tables, tensors, metadata)
     root = build_root(tables, tensors, 0, built)
-    return build_graph(tables, metadata, 0, root), root
+    return build_graph(tables, metadata, 0), root
 
 
 def build_subgraphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata | None) -> list[fx.GraphModule | None]:
@@ -47,7 +44,7 @@ def build_subgraphs(tables: Tables, tensors: TensorBuilder, metadata: Metadata |
     # A subgraph stands after every graph that reaches it: from the last to the first, all that one needs is there.
     for index in range(len(graphs) - 1, 0, -1):
         root = build_root(tables, tensors, index, built)
-        built[index] = _generate_code(root, build_graph(tables, metadata, index, root), ("graph", "graphs", index))
+        built[index] = _generate_code(root, build_graph(tables, metadata, index), ("graph", "graphs", index))
     return built
 
 
@@ -89,27 +86,26 @@ def _give_tensor(root: torch.nn.Module, name: str, tensor: torch.Tensor, loc: Lo
         raise FormatError(f"no graph can hold a tensor of this name: {error}", loc=loc) from error
 
 
-def build_graph(tables: Tables, metadata: Metadata | None, index: int, root: torch.nn.Module) -> fx.Graph:
+def build_graph(tables: Tables, metadata: Metadata | None, index: int) -> fx.Graph:
     """One graph.
 
     Args:
         tables: The tables of the program.
         metadata: Gives nodes their metadata; None for nodes without.
         index: The graph's place in the section.
-        root: The module whose attributes it reads.
 
     Raises:
-        FormatError: A node uses what does not stand before it, or is not what its kind must be.
+        FormatError: A node uses what does not stand before it.
     """
     columns = tables.document.graphs[index]
     graph = fx.Graph()
-    nodes = _add_nodes(graph, columns, tables, {*root._modules, *root._buffers, *root._parameters})
+    nodes = _add_nodes(graph, columns, tables)
     if metadata:
         metadata.give(nodes, columns, index)
     return graph
 
 
-def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables, reached: set[str]) -> list[fx.Node]:
+def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables) -> list[fx.Node]:
     nodes: list[fx.Node] = []
     builder = NODES(graph)
     add, operand, arguments, containers = builder.add, tables.operand, tables.arguments, tables.containers
@@ -128,7 +124,7 @@ def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables, reache
             kwargs = prepared[keywords] if keywords in prepared else tables.keyword_arguments(keywords, nodes)
             target = targets[place]
             if isinstance(target, str):
-                nodes.append(add(name, target, *_uncalled(target, name, args, kwargs, reached), _NO_KEYWORDS))
+                nodes.append(add(name, target, *_uncalled(target, name, args), kwargs))
             else:
                 nodes.append(add(name, "call_function", target, args, kwargs))
     except IndexError:
@@ -137,16 +133,6 @@ def _add_nodes(graph: fx.Graph, columns: documents.Graph, tables: Tables, reache
     return nodes
 
 
-def _uncalled(
-    kind: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], reached: set[str]
-) -> tuple[str, tuple[Any, ...]]:
-    """Target and arguments of a node that calls nothing."""
-    if not kwargs:
-        match kind, args:
-            case "placeholder", ():
-                return name, ()
-            case "output", (_,):
-                return "output", args
-            case "get_attr", (str(attribute),) if attribute in reached:
-                return attribute, ()
-    raise FormatError(f"a malformed {kind[:80]} node", loc=("graph", name[:80]))
+def _uncalled(kind: str, name: str, args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """Target and arguments of a node that calls nothing, whose arguments have been checked."""
+    return (args[0], ()) if kind == "get_attr" else (name if kind == "placeholder" else kind, args)
