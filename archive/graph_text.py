@@ -26,6 +26,7 @@ from schema.graph import (
     ListOf,
     ListValue,
     LiteralValue,
+    ObjectValue,
     ProgramGraph,
     SliceOf,
     SparseValue,
@@ -200,6 +201,8 @@ def _value(value: Value, done: list[str], section: ProgramGraph, expressions: li
             return tensor_text(value.dtype, shape) + device
         case SparseValue():
             return f"{value.layout} {tensor_text(value.dtype, value.shape)}"
+        case ObjectValue():
+            return value.kind
         case SubclassValue():
             return f"{value.qualname}({at(done, value.outer, _LOC)})"
         case Symbolic():

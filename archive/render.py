@@ -69,6 +69,9 @@ def _method_lines(method: Method) -> Iterator[str]:
     yield printable(f"{_PAGE}operators: {counts}{more}")
     if providers := sorted({operator.provider for operator in method.operators if operator.provider}):
         yield f"{_PAGE}needs: {', '.join(providers)}"
+    for each in method.objects:
+        provider = f", from {each.provider}" if each.provider else ""
+        yield printable(f"{_PAGE}object {each.name}: {each.kind}, state {each.state}{provider}")
     if method.types:
         yield printable(f"{_PAGE}types: {', '.join(method.types)}")
     sections = ", ".join(f"{section.name} {bytes_text(section.nbytes)}" for section in method.sections)
@@ -89,7 +92,7 @@ def _port_type(port: Port) -> str:
         return tensor_text(port.dtype, port.shape)
     if port.value is not None:
         return f"always {port.value}"
-    return f"{port.kind} {', '.join(map(str, port.shape))}"
+    return f"{port.kind} {', '.join(map(str, port.shape))}".rstrip()
 
 
 def _range(lower: int | None, upper: int | None) -> str:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from archive.bounds import check_literal
+from archive.bounds import check_literal, check_place
 from archive.composites import check_composites, is_composite, is_plain
 from archive.header import LARGEST, MAX_DIMENSIONS
 from schema.dtypes import CARRIERS, stored_shape
@@ -19,6 +19,7 @@ from schema.names import (
     SECTIONS,
     STORAGES,
     check_identifier,
+    check_script_class,
     constant_names,
     is_module_name,
     section_name,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from archive.header import Entry
-    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Section, Tensor
+    from schema.manifest import ExampleValue, Manifest, Method, NamedTensor, Object, Section, Tensor
 
 _DIGEST_BYTES: Final = 32
 _OPTIONAL: Final = frozenset({"debug"})
@@ -53,7 +54,9 @@ def check_structure(manifest: Manifest, entries: Mapping[str, Entry]) -> set[str
         raise FormatError("no methods", loc=("manifest", "methods"))
     _unique((method.name for method in manifest.methods), ("manifest", "methods"))
     for method in manifest.methods:
-        _check_method(method, len(manifest.tensors), ("manifest", "methods", method.name))
+        _check_method(method, manifest, ("manifest", "methods", method.name))
+    for place, row in enumerate(manifest.objects):
+        _check_object(row, ("manifest", "objects", place))
     _check_stored(manifest, entries)
     _check_absent(manifest, entries)
     _unique((tensor.name for tensor in manifest.tensors), ("manifest", "tensors"))
@@ -221,7 +224,18 @@ def _extent(shape: list[int], strides: list[int]) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
-def _check_method(method: Method, tensors: int, loc: Loc) -> None:
+def _check_object(row: Object, loc: Loc) -> None:
+    check_script_class(row.name, loc)
+    check_literal(row.state, (*loc, "state"))
+    _check_provider(row.provider, loc)
+
+
+def _check_provider(provider: str, loc: Loc) -> None:
+    if provider and not is_module_name(provider):
+        raise FormatError(f"{provider[:80]!r} is no module", loc=loc)
+
+
+def _check_method(method: Method, manifest: Manifest, loc: Loc) -> None:
     check_identifier(method.name, loc)
     for section in method.sections:
         if section.name not in SECTIONS:
@@ -231,12 +245,13 @@ def _check_method(method: Method, tensors: int, loc: Loc) -> None:
     if missing := set(SECTIONS) - _OPTIONAL - {section.name for section in method.sections}:
         raise FormatError(f"section {min(missing)!r} is missing", loc=loc)
     for use in method.operators:
-        if use.provider and not is_module_name(use.provider):
-            raise FormatError(f"{use.provider[:80]!r} is no module", loc=(*loc, "operators", use.name[:80]))
+        _check_provider(use.provider, (*loc, "operators", use.name[:80]))
     for table in ("state", "constants"):
-        _check_named(getattr(method, table), tensors, (*loc, table))
+        _check_named(getattr(method, table), len(manifest.tensors), (*loc, table))
+    if method.objects:
+        _check_named_objects(method, len(manifest.objects), (*loc, "objects"))
     for table in ("example", "expected"):
-        _check_values(getattr(method, table) or [], tensors, (*loc, table))
+        _check_values(getattr(method, table) or [], manifest, (*loc, table))
 
 
 def _check_named(table: list[NamedTensor], tensors: int, loc: Loc) -> None:
@@ -246,10 +261,22 @@ def _check_named(table: list[NamedTensor], tensors: int, loc: Loc) -> None:
             raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, item.key))
 
 
-def _check_values(values: list[ExampleValue], tensors: int, loc: Loc) -> None:
+def _check_named_objects(method: Method, objects: int, loc: Loc) -> None:
+    """Every constant has a name and a place of its own."""
+    _unique([*(item.key for item in method.constants), *(item.key for item in method.objects)], loc)
+    places = [item.at for item in method.objects]
+    if places != sorted(set(places)) or places[0] < 0 or places[-1] >= len(method.constants) + len(places):
+        raise FormatError("not each in a place of its own among the constants", loc=loc)
+    for item in method.objects:
+        check_place(item.object, objects, "object", (*loc, item.key))
+
+
+def _check_values(values: list[ExampleValue], manifest: Manifest, loc: Loc) -> None:
     for index, item in enumerate(values):
-        if item.tensor is not None and not 0 <= item.tensor < tensors:
-            raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, index))
+        if item.tensor is not None:
+            check_place(item.tensor, manifest.tensors, "tensor", (*loc, index))
+        if item.object is not None:
+            check_place(item.object, manifest.objects, "object", (*loc, index))
         check_literal(item.value, (*loc, index))
 
 

@@ -15,7 +15,7 @@ from archive.text import literal_text
 from schema.codec import learn
 from schema.dtypes import CARRIERS
 from schema.limits import DEFAULT_LIMITS, Limits
-from schema.names import CONSTANTS, PARTS, RESERVED
+from schema.names import CONSTANTS, OBJECTS, PARTS, RESERVED, SCRIPT_CLASSES
 
 if TYPE_CHECKING:
     import os
@@ -56,7 +56,7 @@ class Port(_Part, frozen=True):
 
     Attributes:
         name: Path to it: ``input_ids``, ``mask[0]``, ``output.logits``.
-        kind: ``tensor``, or the Python type of another value.
+        kind: ``tensor``, the class of a script object, or the Python type of another value.
         dtype: Of a tensor, torch's name of the element type.
         shape: Of a tensor, its dimensions: sizes, and expressions where a size is not fixed.
         ranges: For each such expression its smallest and its largest value, None where there is no bound.
@@ -87,6 +87,22 @@ class Operator(_Part, frozen=True):
     provider: str
 
 
+class Object(_Part, frozen=True):
+    """A script object.
+
+    Attributes:
+        name: FQN of the constant that it is.
+        kind: Its class: ``torch.classes.NAMESPACE.NAME``.
+        state: What the class is given to make it, as Python writes it.
+        provider: The Python package whose library registers the class; empty if not known.
+    """
+
+    name: str
+    kind: str
+    state: str
+    provider: str
+
+
 class Section(_Part, frozen=True):
     """A section: its size in bytes as stored, and after decompression."""
 
@@ -110,6 +126,7 @@ class Method(_Part, frozen=True):
         constants: Number of its tensor constants and non-persistent buffers.
         example: Whether example inputs are recorded.
         expected: Whether their outputs are.
+        objects: Its constants that are script objects.
     """
 
     name: str
@@ -123,6 +140,7 @@ class Method(_Part, frozen=True):
     constants: int
     example: bool
     expected: bool
+    objects: list[Object]
 
 
 class Tensor(_Part, frozen=True):
@@ -225,7 +243,7 @@ def summarize(file: ArchiveFile, depth: int) -> Summary:
         format=".".join(map(str, manifest.format)),
         features=manifest.features,
         producer=msgspec.convert(manifest.producer, Producer, from_attributes=True),
-        methods=[_method(method) for method in manifest.methods],
+        methods=[_method(method, manifest) for method in manifest.methods],
         parameters=_amount(parameters),
         trainable=_amount(tensor for tensor in parameters if tensor.requires_grad),
         absent=_amount(tensor for tensor in distinct if tensor.absent and tensor.role in ("parameter", "buffer")),
@@ -236,7 +254,7 @@ def summarize(file: ArchiveFile, depth: int) -> Summary:
     )
 
 
-def _method(method: documents.Method) -> Method:
+def _method(method: documents.Method, manifest: documents.Manifest) -> Method:
     return Method(
         name=method.name,
         inputs=[_port(port) for port in method.inputs],
@@ -249,13 +267,18 @@ def _method(method: documents.Method) -> Method:
         constants=len(method.constants),
         example=method.example is not None,
         expected=method.expected is not None,
+        objects=[_object(item.key, manifest.objects[item.object]) for item in method.objects],
     )
+
+
+def _object(name: str, row: documents.Object) -> Object:
+    return Object(name=name, kind=row.name, state=literal_text(row.state), provider=row.provider)
 
 
 def _port(port: documents.Port) -> Port:
     varying = [size for size in port.shape if not isinstance(size, int)]
     bounded = [size for size in varying if (size.lower, size.upper) != (None, None)]
-    constant = port.kind != "tensor" and not varying
+    constant = port.kind != "tensor" and not port.kind.startswith(SCRIPT_CLASSES) and not varying
     return Port(
         name=port.name,
         kind=port.kind,
@@ -300,7 +323,7 @@ def _role(tensor: documents.Tensor) -> str:
         return "part"
     if tensor.parameter:
         return "parameter"
-    if tensor.name.startswith(CONSTANTS):
+    if tensor.name.startswith((CONSTANTS, OBJECTS)):
         return "constant"
     return "example" if tensor.name.startswith(RESERVED) else "buffer"
 

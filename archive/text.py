@@ -21,6 +21,7 @@ from schema.literals import (
     OperatorName,
     Shape,
     Slice,
+    StoredTensor,
     Tuple,
 )
 
@@ -137,6 +138,7 @@ _LITERALS: Final[dict[type, Callable[[Any], str]]] = {
     Shape: lambda value: f"torch.Size([{join(map(str, value.items))}])",
     Member: lambda value: f"{value.qualname}.{value.name}",
     Made: _made_text,
+    StoredTensor: lambda value: f"<tensor {value.tensor}>",
 }
 
 

@@ -16,7 +16,9 @@ from loader.devices import Devices, Target
 from loader.operators import Operators
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import LiteralBuilder
+from loader.rebuild.objects import ObjectBuilder, StateBuilder
 from loader.rebuild.tensors import TensorBuilder
+from loader.script_classes import ScriptClasses
 from loader.tensor_classes import TensorClasses
 from schema.errors import UsageError, WeightsError
 from schema.limits import DEFAULT_LIMITS, Limits
@@ -42,6 +44,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
         contexts: Builds contexts of wrapper tensors.
         tensors: Builds tensors.
         classes: Finds classes of wrapper tensors.
+        objects: Builds script objects.
     """
 
     archive: ArchiveFile
@@ -51,6 +54,7 @@ class OpenMethod(msgspec.Struct, frozen=True):
     contexts: ContextBuilder
     tensors: TensorBuilder
     classes: TensorClasses
+    objects: ObjectBuilder
 
     def section(self, name: str, kind: type[Document]) -> Document:
         """One section of the method.
@@ -103,7 +107,9 @@ def open_method(
             tensors.give(archive_weights(archive, found, weights, tensors))
         elif not hollow:
             _check_present(archive, found, devices)
-        yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes)
+        states = StateBuilder(devices, operators, tensors)
+        objects = ObjectBuilder(archive, states, ScriptClasses(classes.allowed, archive.manifest.objects))
+        yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes, objects)
 
 
 def _check_present(archive: ArchiveFile, method: Method, devices: Devices) -> None:

@@ -18,6 +18,9 @@ class TensorClasses:
     Args:
         allow: Modules whose classes the caller admits, with all that is below them.
 
+    Attributes:
+        allowed: The same.
+
     Raises:
         UsageError: ``allow`` is one text instead of several.
     """
@@ -25,7 +28,7 @@ class TensorClasses:
     def __init__(self, allow: Iterable[str] = ()) -> None:
         if isinstance(allow, str):
             raise UsageError(f"allow_classes is the text {allow!r}", remedy=f'pass a list: allow_classes=["{allow}"]')
-        self._allowed = tuple(allow)
+        self.allowed = tuple(allow)
 
     def resolve(self, module: str, name: str, loc: Loc) -> type[torch.Tensor]:
         """The class of wrapper tensors that a module has under a name.
@@ -41,7 +44,7 @@ class TensorClasses:
         Raises:
             ClassError: Its module is not admitted or not imported, or has no such class.
         """
-        if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in self._allowed):
+        if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.allowed):
             remedy = (
                 f'if you trust it, import {module} and pass allow_classes=["{module}"]; '
                 f"on the command line: --import {module} --allow-classes {module}"

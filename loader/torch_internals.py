@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._export import verifier
 from torch._functorch import predispatch as predispatch
+from torch._library import fake_class_registry
 from torch._ops import HigherOrderOperator as HigherOrderOperator, OpOverload as OpOverload
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor, FakeTensorMode as FakeTensorMode
 from torch.export import ExportedProgram
@@ -221,6 +222,41 @@ def exported_program(
     program._verifiers = verifiers
     program._guards_code = _guards_code(program._graph_module) if symbolic else []
     return program
+
+
+def qualified_class_name(name: str) -> str:
+    """The name that torch gives the class of script objects which Python reaches by a name."""
+    return f"__torch__.{name}"
+
+
+def script_class_name(made: Any) -> str:
+    """The name that torch gives the class of a script object."""
+    return str(made._type().qualified_name())
+
+
+def has_script_class(name: str) -> bool:
+    """Whether a library that this process has loaded registers a class of script objects."""
+    namespace, short = name.split(".")[-2:]
+    try:
+        torch._C._get_custom_class_python_wrapper(namespace, short)
+    except RuntimeError:
+        return False
+    return True
+
+
+def make_script_object(name: str, state: Any) -> torch.ScriptObject:
+    """A script object of its state; torch holds the state against the type that the class says its state has."""
+    made: Any = torch.ScriptObject.__new__(torch.ScriptObject)
+    made.__setstate__((state, qualified_class_name(name)))
+    return made  # type: ignore[no-any-return]
+
+
+def fake_script_object(mode: FakeTensorMode, made: torch.ScriptObject) -> Any:
+    """What stands for a script object in a trace; None if its class has no fake, or is traced as it is."""
+    if not fake_class_registry.has_fake_class(script_class_name(made)):
+        return None
+    fake = fake_class_registry.maybe_to_fake_obj(mode, made)
+    return fake if isinstance(fake, fake_class_registry.FakeScriptObject) else None
 
 
 def find_registered(name: str) -> Any:

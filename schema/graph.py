@@ -139,6 +139,21 @@ class SubclassValue(Row, frozen=True, tag="subclass"):
     outer: int
 
 
+class ObjectValue(Row, frozen=True, tag="object"):
+    """A script object that the program is given.
+
+    Attributes:
+        name: Name of the placeholder.
+        kind: Its class: ``torch.classes.NAMESPACE.NAME``.
+        fake: The object whose fake stands for it in a trace: place in the manifest's table of objects, None if nothing
+            does.
+    """
+
+    name: str
+    kind: str
+    fake: int | None
+
+
 class LiteralValue(Row, frozen=True, tag="literal"):
     """A plain value, by its place in the table of arguments."""
 
@@ -157,7 +172,9 @@ class TupleValue(Row, frozen=True, tag="tuple"):
     items: list[int]
 
 
-Value = Union[TensorValue, SparseValue, SubclassValue, Symbolic, LiteralValue, ListValue, TupleValue]  # noqa: UP007
+Value = Union[  # noqa: UP007
+    TensorValue, SparseValue, SubclassValue, ObjectValue, Symbolic, LiteralValue, ListValue, TupleValue
+]
 
 
 class ModuleFrame(Row, frozen=True):

@@ -105,6 +105,12 @@ class Made(Row, frozen=True, tag="made"):
     values: list["Literal"]
 
 
+class StoredTensor(Row, frozen=True, tag="tensor"):
+    """A tensor in the state of an object, by its place in the manifest's table of tensors."""
+
+    tensor: int
+
+
 # A runtime union: msgspec resolves the forward references above through this module.
 Literal = Union[  # noqa: UP007
     None,
@@ -126,5 +132,7 @@ Literal = Union[  # noqa: UP007
     Shape,
     Member,
     Made,
+    StoredTensor,
 ]
-"""A plain value. The last three are for contexts of wrapper subclasses alone, since classes come with them."""
+"""A plain value. The last four are not for all: ``StoredTensor`` is for states of objects alone, and those before it are
+for contexts of wrapper subclasses alone, since classes come with them."""

@@ -113,6 +113,34 @@ class Tensor(Record, frozen=True):
     subclass: Subclass | None = None
 
 
+class Object(Record, frozen=True):
+    """A script object: an instance of a class that a library registers with torch.
+
+    Attributes:
+        name: Its class, as Python reaches it: ``torch.classes.NAMESPACE.NAME``.
+        state: What the class's own ``__getstate__`` gives.
+        provider: The Python package whose library registers the class; empty if not known.
+    """
+
+    name: str
+    state: Literal
+    provider: str = ""
+
+
+class NamedObject(Record, frozen=True):
+    """A constant that is no tensor.
+
+    Attributes:
+        key: Its FQN.
+        object: Its place in the table of objects.
+        at: Its place among all constants of the program, those that are tensors counted.
+    """
+
+    key: str
+    object: int
+    at: int
+
+
 class Section(Record, frozen=True):
     """A section of one method.
 
@@ -148,7 +176,7 @@ class Port(Record, frozen=True):
 
     Attributes:
         name: Path to it: ``input_ids``, ``mask[0]``, ``output.logits``.
-        kind: ``tensor``, or the Python type of another value.
+        kind: ``tensor``, the class of a script object, or the Python type of another value.
         dtype: Of a tensor, torch's name of the element type.
         shape: Of a tensor, its dimensions.
         value: Of a constant, the value that the program was captured for.
@@ -178,10 +206,11 @@ class OperatorUse(Record, frozen=True):
 
 
 class ExampleValue(Record, frozen=True):
-    """A recorded flat value: a place in the table of tensors, or a literal."""
+    """A recorded flat value: a place in the table of tensors, a literal, or a place in the table of objects."""
 
     tensor: int | None = None
     value: Literal = None
+    object: int | None = None
 
 
 class Method(Record, frozen=True):
@@ -199,6 +228,7 @@ class Method(Record, frozen=True):
         constants: Its tensor constants and non-persistent buffers, in order.
         example: Recorded flat inputs.
         expected: Recorded flat outputs of the example.
+        objects: Its other constants, in order.
     """
 
     name: str
@@ -212,6 +242,7 @@ class Method(Record, frozen=True):
     constants: list[NamedTensor] = []
     example: list[ExampleValue] | None = None
     expected: list[ExampleValue] | None = None
+    objects: list[NamedObject] = []
 
 
 class Manifest(Record, frozen=True):
@@ -224,6 +255,7 @@ class Manifest(Record, frozen=True):
         storages: Every stored tensor but the sections.
         tensors: Every tensor.
         features: What a reader must understand beyond its own version.
+        objects: Every script object.
     """
 
     format: tuple[int, int]
@@ -232,3 +264,4 @@ class Manifest(Record, frozen=True):
     storages: list[Storage]
     tensors: list[Tensor]
     features: list[str] = []
+    objects: list[Object] = []

@@ -15,11 +15,15 @@ MANIFEST_DIGEST: Final = "__program__/manifest.sha256"
 CONSTANTS: Final = "__constants__/"
 STORAGES: Final = "__storages__/"
 PARTS: Final = "__parts__/"
-RESERVED: Final = ("__program__/", CONSTANTS, STORAGES, PARTS)
+OBJECTS: Final = "__objects__/"
+RESERVED: Final = ("__program__/", CONSTANTS, STORAGES, PARTS, OBJECTS)
 """Prefixes of tensor names that are ours; no parameter may be named so."""
 
 SECTIONS: Final = ("graph", "signature", "constraints", "calls", "debug")
 """The sections of one method, in the order in which they are written."""
+
+SCRIPT_CLASSES: Final = "torch.classes."
+"""What the names of classes that libraries register with torch begin with; a namespace and a name follow."""
 
 _NO_NAMES: Final = frozenset({*keyword.kwlist, "__debug__"})
 """What looks like an identifier, and code cannot give a value."""
@@ -43,6 +47,11 @@ def example_name(method: str, index: int) -> str:
 def part_name(name: str, part: str) -> str:
     """Name of one of the tensors that a sparse tensor or wrapper subclass is made of."""
     return f"{PARTS}{name}/{part}"
+
+
+def state_name(place: int, index: int) -> str:
+    """Name of one of the tensors in the state of an object, by the object's place in the manifest's table."""
+    return f"{OBJECTS}{place}/{index}"
 
 
 def is_identifier(name: str) -> bool:
@@ -90,6 +99,27 @@ def check_class(module: str, name: str, loc: Loc) -> None:
     """
     if not is_class(module, name):
         raise FormatError(f"{module[:80]!r} and {name[:80]!r} name no class", loc=loc)
+
+
+def is_script_class(name: str) -> bool:
+    """Whether a name can be that of a class which a library registers with torch."""
+    parts = name.removeprefix(SCRIPT_CLASSES).split(".")
+    return name.startswith(SCRIPT_CLASSES) and len(parts) == 2 and all(map(is_identifier, parts))
+
+
+def check_script_class(name: str, loc: Loc) -> None:
+    """Refuse what cannot be the name of a class which a library registers with torch.
+
+    Raises:
+        FormatError: It is no namespace and name after :data:`SCRIPT_CLASSES`.
+    """
+    if not is_script_class(name):
+        raise FormatError(f"{name[:80]!r} is no class of script objects", loc=loc)
+
+
+def is_method_name(name: object) -> bool:
+    """Whether a graph may call the method of an object under a name: not those that Python gives every object."""
+    return isinstance(name, str) and is_identifier(name) and not name.startswith("__")
 
 
 def is_encodable(text: str) -> bool:

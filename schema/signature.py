@@ -28,7 +28,7 @@ class Argument(Row, frozen=True):
     Attributes:
         kind: One of :data:`ARGUMENT_KINDS`.
         name: Name of the node that is or makes it; empty for a constant without one.
-        value: The constant, or the class of an object.
+        value: The constant, or the class of a script object: ``torch.classes.NAMESPACE.NAME``.
     """
 
     kind: str

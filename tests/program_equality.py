@@ -109,9 +109,11 @@ def same(left: Any, right: Any) -> bool:
         case torch.fx.Node():
             return isinstance(right, torch.fx.Node) and left.name == right.name
         case torch.ScriptObject():
-            return left is right
-        case FakeScriptObject():  # holds a copy of the object
-            return isinstance(right, FakeScriptObject) and left.script_class_name == right.script_class_name
+            states = [each.__getstate__() for each in (left, right) if isinstance(each, torch.ScriptObject)]
+            return left is right or (len(states) == 2 and same(*states))
+        case FakeScriptObject():
+            fakes = isinstance(right, FakeScriptObject) and left.script_class_name == right.script_class_name
+            return fakes and same(left.real_obj, right.real_obj)
         case torch.fx.GraphModule():
             return isinstance(right, torch.fx.GraphModule)  # subgraphs are compared node by node elsewhere
         case NodeSource():  # names the graph by its address

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
     from exporter.emit.symbols import SymbolTable
+    from exporter.emit.values import PlaceFake
 
 Read = TypeVar("Read", fx.GraphModule, torch.Tensor)
 
@@ -55,9 +56,12 @@ class GraphEmitter:
     Args:
         symbols: Collects symbols.
         place_tensor: Gives a tensor that a graph reads, by its FQN, a place in the table of tensors.
+        place_fake: Gives the object whose fake stands for an input a place in the table of objects.
     """
 
-    def __init__(self, symbols: SymbolTable, place_tensor: Callable[[str, torch.Tensor], int]) -> None:
+    def __init__(
+        self, symbols: SymbolTable, place_tensor: Callable[[str, torch.Tensor], int], place_fake: PlaceFake
+    ) -> None:
         self._symbols = symbols
         self._place_tensor = place_tensor
         self.modules: list[fx.GraphModule] = []
@@ -65,7 +69,7 @@ class GraphEmitter:
         self._targets: Table[str] = Table()
         self._arguments: Table[documents.Argument] = Table()
         self._keywords: Table[documents.Keywords] = Table()
-        self._values = ValueEmitter(symbols, self._arguments)
+        self._values = ValueEmitter(symbols, self._arguments, place_fake)
         self._frames: Table[documents.ModuleFrame] = Table()
         self._stacks: dict[tuple[Any, ...], int] = {}
         self._functions: dict[tuple[str, str], int] = {}

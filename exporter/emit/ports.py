@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
+from torch.export.graph_signature import CustomObjArgument
 
 from exporter.emit.literals import emit_literal, torch_name
+from exporter.emit.objects import emit_class_name
 from exporter.torch_internals import find_shape_env, pytree, user_labels
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
@@ -84,6 +86,8 @@ def _port(name: str, argument: Any, nodes: dict[str, fx.Node], dimensions: _Dime
         return Port(
             name=name, kind=type(value).__name__.removeprefix("Sym").lower(), shape=[dimensions.describe(value)]
         )
+    if isinstance(value, CustomObjArgument):
+        return Port(name=name, kind=emit_class_name(value.class_fqn, (name,)))
     try:
         return Port(name=name, kind=type(value).__name__, value=emit_literal(value, ()))
     except UnsupportedError:

@@ -18,6 +18,7 @@ from exporter.emit.debug import emit_debug
 from exporter.emit.graph import GraphEmitter
 from exporter.emit.guards import Guards, read_guards
 from exporter.emit.literals import emit_literal
+from exporter.emit.objects import ObjectTable
 from exporter.emit.operators import emit_operator
 from exporter.emit.ports import emit_ports
 from exporter.emit.providers import find_provider
@@ -30,13 +31,15 @@ from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
 from schema.codec import compress, decode, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError
-from schema.graph import SparseValue, SubclassValue
+from schema.graph import ObjectValue, SparseValue, SubclassValue
 from schema.names import example_name, section_name
 from schema.operators import LISTED_NAMESPACES, listed_operators
 from schema.version import ABSENT_STORAGES, FORMAT_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from torch.export.graph_signature import CustomObjArgument
 
     from schema.calls import Calls
     from schema.graph import Value
@@ -86,11 +89,12 @@ def emit_programs(
         UnsupportedError: A program holds something that the format cannot carry.
     """
     tensors = TensorTable(weights=weights)
+    objects = ObjectTable(tensors)
     constants: dict[str, torch.Tensor] = {}
     methods, sections = [], []
     features: set[str] = set()
     for name, program in programs.items():
-        emitter = _MethodEmitter(name, program, tensors, constants)
+        emitter = _MethodEmitter(name, program, tensors, objects, constants)
         method, blobs = emitter.emit((expected or {}).get(name), keep_paths=keep_paths, examples=examples)
         methods.append(method)
         sections += blobs
@@ -102,7 +106,12 @@ def emit_programs(
         methods=methods,
         storages=stored.storages,
         tensors=stored.tensors,
-        features=sorted(features.union(*map(_features, stored.tensors), *map(_features, stored.storages))),
+        features=sorted(
+            features.union(
+                *map(_features, stored.tensors), *map(_features, stored.storages), *map(_features, objects.rows)
+            )
+        ),
+        objects=objects.rows,
     )
     return Emitted(manifest, [*stored.blobs, *sections])
 
@@ -115,8 +124,8 @@ def _guards(program: torch.export.ExportedProgram) -> Guards:
     return guards
 
 
-def _features(row: documents.Tensor | documents.Storage | Value) -> set[str]:
-    """What a reader must understand to make the right tensor of a row."""
+def _features(row: documents.Tensor | documents.Storage | documents.Object | Value) -> set[str]:
+    """What a reader must understand to make the right value of a row."""
     match row:
         case documents.Tensor():
             needed = {
@@ -127,6 +136,8 @@ def _features(row: documents.Tensor | documents.Storage | Value) -> set[str]:
             return {name for name, is_needed in needed.items() if is_needed}
         case documents.Storage():
             return {ABSENT_STORAGES} if row.absent else set()
+        case documents.Object() | ObjectValue():
+            return {"objects"}
         case SparseValue():
             return {"sparse"}
         case SubclassValue():
@@ -142,11 +153,13 @@ class _MethodEmitter:
         name: str,
         program: torch.export.ExportedProgram,
         tensors: TensorTable,
+        objects: ObjectTable,
         constants: dict[str, torch.Tensor],
     ) -> None:
         self._name = name
         self._program = program
         self._tensors = tensors
+        self._objects = objects
         self._constants = constants
         self.features: set[str] = set()
 
@@ -157,8 +170,8 @@ class _MethodEmitter:
         signature = emit_signature(program.graph_signature)
         symbols = SymbolTable(find_shape_env(program.graph_module), _guards(program))
         # Before what graphs read: where they share memory, it is stored under the name that a parameter has.
-        state, constants = self._state(), self._constant_tensors()
-        graphs = GraphEmitter(symbols, self._place_constant)
+        state, constants, objects = self._state(), self._constant_tensors(), self._constant_objects()
+        graphs = GraphEmitter(symbols, self._place_constant, self._place_fake)
         graph = graphs.document(program)
         self.features = set().union(*map(_features, graph.values))
         if any(each.attributes for each in graph.graphs):
@@ -187,6 +200,7 @@ class _MethodEmitter:
             constants=constants,
             example=None if flat is None else self._values(flat, 0),
             expected=None if flat is None or expected is None else self._values(expected, len(flat)),
+            objects=objects,
         )
         return method, blobs
 
@@ -197,12 +211,27 @@ class _MethodEmitter:
         return [documents.NamedTensor(key=key, tensor=self._tensors.place(key, state[key])) for key in state]
 
     def _constant_tensors(self) -> list[documents.NamedTensor]:
-        rows = []
-        for fqn, value in self._program.constants.items():
-            if not isinstance(value, torch.Tensor):
-                raise UnsupportedError(f"a constant of type {type(value).__qualname__} cannot be stored", loc=(fqn,))
-            rows.append(documents.NamedTensor(key=fqn, tensor=self._place_constant(fqn, value)))
-        return rows
+        return [
+            documents.NamedTensor(key=fqn, tensor=self._place_constant(fqn, value))
+            for fqn, value in self._program.constants.items()
+            if isinstance(value, torch.Tensor)
+        ]
+
+    def _constant_objects(self) -> list[documents.NamedObject]:
+        return [
+            documents.NamedObject(key=fqn, object=self._objects.place(value, (fqn,)), at=place)
+            for place, (fqn, value) in enumerate(self._program.constants.items())
+            if not isinstance(value, torch.Tensor)
+        ]
+
+    def _place_fake(self, argument: CustomObjArgument) -> int | None:
+        """The place of the object whose fake stands for an input of the graph."""
+        if argument.fake_val is None:
+            return None
+        constants, lifted = self._program.constants, self._program.graph_signature.inputs_to_lifted_custom_objs
+        # torch files an object that the user gives under the name of its input, where no object of the module has it.
+        fqn = lifted.get(argument.name, argument.name if argument.name not in lifted.values() else "")
+        return self._objects.place(constants.get(fqn, argument.fake_val), (argument.name,))
 
     def _place_constant(self, fqn: str, value: torch.Tensor) -> int:
         name = constant_name(self._name, fqn, self._constants, value)
@@ -214,6 +243,8 @@ class _MethodEmitter:
 
     def _example_value(self, value: Any, index: int) -> documents.ExampleValue:
         loc: Loc = (self._name, "example", index)
+        if isinstance(value, torch.ScriptObject):
+            return documents.ExampleValue(object=self._objects.place(value, loc))
         if not isinstance(value, torch.Tensor):
             return documents.ExampleValue(value=emit_literal(value, loc))
         name = example_name(self._name, index)

@@ -25,6 +25,11 @@ def find_provider(operator: OpOverload) -> str:
     return next(filter(_can_be_imported, _candidates(operator)), "")
 
 
+def find_class_provider(namespace: str) -> str:
+    """Name of the package whose library registers the classes of a namespace; empty where it cannot be found."""
+    return next(filter(_can_be_imported, _named_as(namespace)), "")
+
+
 def _can_be_imported(module: str) -> bool:
     return is_module_name(module) and module not in ("__main__", "torch")  # torch is there anyway
 
@@ -36,10 +41,14 @@ def _candidates(operator: OpOverload) -> Iterator[str]:
         yield function.__module__
     modules = _modules_by_file()
     yield from (modules[file] for file in registration_files(operator) if file in modules)
-    if operator.namespace in sys.modules:
-        yield operator.namespace
+    yield from _named_as(operator.namespace)
+
+
+def _named_as(namespace: str) -> Iterator[str]:
+    if namespace in sys.modules:
+        yield namespace
     libraries = [Path(library) for library in loaded_libraries()]
-    named = [library for library in libraries if operator.namespace in str(library)]
+    named = [library for library in libraries if namespace in str(library)]
     if len(chosen := named or libraries) == 1:
         yield _package_of(chosen[0])
 

@@ -17,9 +17,11 @@ from torch.export.graph_signature import (
 )
 
 from exporter.emit.literals import emit_literal
+from exporter.emit.objects import emit_class_name
 from exporter.emit.texts import check_fqn, check_text
 from schema import signature as documents
-from schema.errors import Loc, UnsupportedError
+from schema.errors import Loc
+from schema.literals import Literal
 
 _KINDS: dict[type, str] = {
     TensorArgument: "tensor",
@@ -28,6 +30,7 @@ _KINDS: dict[type, str] = {
     SymBoolArgument: "symbool",
     ConstantArgument: "constant",
     TokenArgument: "token",
+    CustomObjArgument: "object",
 }
 
 
@@ -35,15 +38,13 @@ def emit_argument(argument: Any, loc: Loc) -> documents.Argument:
     """A value at the border of a graph.
 
     Raises:
-        UnsupportedError: It is a script object or an opaque object.
+        UnsupportedError: It is an opaque object, or a constant that is no plain value.
     """
+    value: Literal = None
+    if isinstance(argument, ConstantArgument):
+        value = emit_literal(argument.value, (*loc, argument.name))
     if isinstance(argument, CustomObjArgument):
-        raise UnsupportedError(
-            f"{argument.name} is an object of class {argument.class_fqn}, which cannot be stored",
-            loc=loc,
-            remedy="keep its data in parameters, buffers or other tensors",
-        )
-    value = emit_literal(argument.value, (*loc, argument.name)) if isinstance(argument, ConstantArgument) else None
+        value = emit_class_name(argument.class_fqn, (*loc, argument.name))
     return documents.Argument(_KINDS[type(argument)], argument.name, value)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.export.graph_signature import CustomObjArgument
 
 from exporter.emit.composites import flatten, sparse_parts
 from exporter.emit.literals import emit_device, emit_literal, torch_name
+from exporter.emit.objects import emit_class_name
 from exporter.emit.tables import Table
 from exporter.torch_internals import FakeTensor, is_traceable_wrapper_subclass
 from schema import graph as documents
@@ -15,6 +18,8 @@ from schema.errors import Loc, UnsupportedError
 
 if TYPE_CHECKING:
     from exporter.emit.symbols import SymbolTable
+
+PlaceFake = Callable[[CustomObjArgument], int | None]
 
 _SYMBOLIC: dict[type, str] = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool"}
 
@@ -25,11 +30,13 @@ class ValueEmitter:
     Args:
         symbols: Collects symbols.
         arguments: The table of arguments.
+        place_fake: Gives the object whose fake stands for an input a place in the table of objects.
     """
 
-    def __init__(self, symbols: SymbolTable, arguments: Table[documents.Argument]) -> None:
+    def __init__(self, symbols: SymbolTable, arguments: Table[documents.Argument], place_fake: PlaceFake) -> None:
         self._symbols = symbols
         self._arguments = arguments
+        self._place_fake = place_fake
         self._table: Table[documents.Value] = Table()
 
     @property
@@ -67,6 +74,8 @@ class ValueEmitter:
         if isinstance(value, (list, tuple)):
             items = [self.place(item, (*loc, index)) for index, item in enumerate(value)]
             return documents.ListValue(items) if isinstance(value, list) else documents.TupleValue(items)
+        if isinstance(value, CustomObjArgument):
+            return documents.ObjectValue(value.name, emit_class_name(value.class_fqn, loc), self._place_fake(value))
         return documents.LiteralValue(self._arguments.place(emit_literal(value, loc)))
 
     def _subclass(self, value: torch.Tensor, loc: Loc) -> documents.SubclassValue:

@@ -56,6 +56,7 @@ class LiteralBuilder:
             literals.Entries: self._entries,
             literals.Slice: lambda row, loc: slice(*(self.build(x, loc) for x in (row.start, row.stop, row.step))),
             **dict.fromkeys((literals.Shape, literals.Member, literals.Made), _refuse_object),
+            literals.StoredTensor: _refuse_tensor,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -84,6 +85,10 @@ class LiteralBuilder:
 
 def _refuse_object(row: Any, loc: Loc) -> Any:
     raise FormatError(f"a {type(row).__name__.lower()} outside of a wrapper subclass", loc=loc)
+
+
+def _refuse_tensor(_row: Any, loc: Loc) -> Any:
+    raise FormatError("a tensor outside of the state of an object", loc=loc)
 
 
 def torch_constant(row: Any, loc: Loc) -> Any:

@@ -12,7 +12,7 @@ from loader.rebuild.fakes import LazyMode
 from loader.rebuild.graph import build_graphs
 from loader.rebuild.metadata import Metadata
 from loader.rebuild.signature import build_signature
-from loader.rebuild.stored import build_example, build_named
+from loader.rebuild.stored import build_constants, build_example, build_named
 from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_calls
@@ -51,7 +51,7 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
     verifier = verify_graphs(tables)
     _check_strings(tables)
-    values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes)
+    values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes, opened.objects)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()
@@ -64,12 +64,12 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
         graph=graph,
         verifiers=[verifier],
         symbolic=bool(symbols.symbols),
-        graph_signature=build_signature(signature, literals),
+        graph_signature=build_signature(signature, literals, values.inputs),
         state_dict=build_named(opened, "state"),
         range_constraints=symbols.ranges(),
         module_call_graph=entries,
         example_inputs=build_example(opened, calls, trees),
-        constants=build_named(opened, "constants"),
+        constants=build_constants(opened),
     )
     custom = literals.build(tables.document.custom, ("graph", "custom"))
     if custom is not None:

@@ -11,7 +11,7 @@ from loader.opening import OpenMethod
 from loader.rebuild.trees import TreeBuilder
 from loader.torch_internals import TreeSpec, pytree
 from schema.calls import Calls
-from schema.errors import FormatError
+from schema.errors import FormatError, Loc
 from schema.manifest import ExampleValue, NamedTensor
 from schema.names import check_fqns
 
@@ -27,12 +27,31 @@ def build_named(opened: OpenMethod, table: Literal["state", "constants"]) -> dic
     return {row.key: opened.tensors.build(row.tensor) for row in rows}
 
 
+def build_constants(opened: OpenMethod) -> dict[str, Any]:
+    """The constants of a method by FQN, tensors and script objects in the order that they had.
+
+    Raises:
+        FormatError: A key is no FQN, or an object cannot be made.
+        ClassError: The class of an object is not admitted, or not there.
+    """
+    tensors = build_named(opened, "constants")
+    if not opened.method.objects:
+        return tensors
+    ordered: list[tuple[str, Any]] = list(tensors.items())
+    for row in opened.method.objects:
+        ordered.insert(row.at, (check_fqn(row.key, (opened.method.name, "objects")), opened.objects.build(row.object)))
+    return dict(ordered)
+
+
 def build_values(opened: OpenMethod, rows: list[ExampleValue]) -> list[Any]:
     """Recorded flat values."""
-    return [
-        opened.literals.build(row.value, ("example", index)) if row.tensor is None else opened.tensors.build(row.tensor)
-        for index, row in enumerate(rows)
-    ]
+    return [_build_value(opened, row, ("example", index)) for index, row in enumerate(rows)]
+
+
+def _build_value(opened: OpenMethod, row: ExampleValue, loc: Loc) -> Any:
+    if row.object is not None:
+        return opened.objects.build(row.object)
+    return opened.literals.build(row.value, loc) if row.tensor is None else opened.tensors.build(row.tensor)
 
 
 def build_example(opened: OpenMethod, calls: Calls, trees: TreeBuilder) -> Any:
