@@ -12,8 +12,9 @@ from msgspec import Struct
 from loader.arithmetic import Arithmetic, Number
 from loader.rebuild.literals import LiteralBuilder, torch_constant
 from loader.rebuild.tables import Tables
+from loader.script_classes import ScriptClasses
 from loader.structures import flatten_as
-from loader.torch_internals import TreeSpec
+from loader.torch_internals import TreeSpec, script_class_name
 from schema import graph as documents
 from schema.constraints import Constraints, Interval
 from schema.errors import FormatError, InputError
@@ -44,7 +45,14 @@ class ConstantInput(Struct, frozen=True):
     value: Any
 
 
-FlatInput = TensorInput | NumberInput | ConstantInput
+class ObjectInput(Struct, frozen=True):
+    """A script object that the program takes."""
+
+    name: str
+    kind: str
+
+
+FlatInput = TensorInput | NumberInput | ConstantInput | ObjectInput
 
 _NUMBERS: dict[str, type] = {"int": int, "float": float, "bool": bool}
 
@@ -174,7 +182,7 @@ class Contract:
 
 
 def flat_inputs(
-    tables: Tables, names: Sequence[str], paths: Sequence[str], literals: LiteralBuilder
+    tables: Tables, names: Sequence[str], paths: Sequence[str], literals: LiteralBuilder, classes: ScriptClasses
 ) -> list[FlatInput]:
     """What the flat inputs of a program must be.
 
@@ -183,9 +191,11 @@ def flat_inputs(
         names: Placeholders of the user's inputs, in order.
         paths: What people call each.
         literals: Builds devices.
+        classes: Says which classes of script objects are admitted.
 
     Raises:
         FormatError: A placeholder is missing or has no valid value.
+        ClassError: The class of a script object is not admitted, or not there.
     """
     document = tables.document
     values = dict(zip(document.graphs[0].names, document.graphs[0].values, strict=True))
@@ -202,6 +212,9 @@ def flat_inputs(
                 found.append(TensorInput(path, dtype, row.shape, literals.device(row.device), layout))
             case documents.Symbolic():
                 found.append(NumberInput(path, row))
+            case documents.ObjectValue():
+                classes.check(row.kind, ("graph", name))
+                found.append(ObjectInput(path, row.kind))
             case documents.LiteralValue(literal):
                 found.append(ConstantInput(path, tables.arguments[literal]))
             case _:
@@ -246,8 +259,17 @@ def _check_constant(expected: ConstantInput, value: Any) -> list[tuple[str, int,
     return []
 
 
+def _check_object(expected: ObjectInput, value: Any) -> list[tuple[str, int, int]]:
+    if not isinstance(value, torch.ScriptObject):
+        raise InputError(f"{expected.name} is of type {type(value).__name__}, expected a {expected.kind}")
+    if script_class_name(value) != expected.kind:
+        raise InputError(f"{expected.name} is a {script_class_name(value)}, expected a {expected.kind}")
+    return []
+
+
 _CHECKS: dict[type, Callable[[Any, Any], list[tuple[str, int, int]]]] = {
     TensorInput: _check_tensor,
     NumberInput: _check_number,
     ConstantInput: _check_constant,
+    ObjectInput: _check_object,
 }

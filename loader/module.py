@@ -14,7 +14,7 @@ from loader.code import Code
 from loader.contract import Contract, flat_inputs
 from loader.devices import Target
 from loader.opening import OpenMethod, Verify, open_method
-from loader.rebuild.stored import build_example, build_named
+from loader.rebuild.stored import build_constants, build_example, build_named
 from loader.rebuild.tables import Tables
 from loader.rebuild.trees import TreeBuilder, build_own_call
 from loader.rebuild.verification import verify_graphs
@@ -24,11 +24,12 @@ from schema.constraints import Constraints
 from schema.errors import FormatError, Loc
 from schema.graph import ListOf, ProgramGraph, TupleOf
 from schema.limits import DEFAULT_LIMITS, Limits
-from schema.signature import USER_OUTPUT_KINDS, Signature
+from schema.signature import USER_OUTPUT_KINDS, Input, Signature
 
 if TYPE_CHECKING:
     from loader.given import Weights
 
+_GIVEN = ("user_input", "token")
 _WRITTEN_BACK = ("buffer_mutation", "parameter_mutation", "user_input_mutation")
 
 
@@ -95,6 +96,9 @@ class ProgramModule(torch.nn.Module):
     """
 
     _program: _Program
+    _token = None
+    """Stands for the tokens that order effects: code that runs in its order needs none."""
+
     example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None
 
     def __init__(self, program: _Program, example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None) -> None:
@@ -136,12 +140,12 @@ def build_module(opened: OpenMethod) -> ProgramModule:
         code=Code(tables, _subgraphs(tables, opened)),
         contract=_contract(opened, tables, signature, _arguments(call)),
         out_spec=call.out_spec,
-        inputs=[None if row.kind == "user_input" else _path(row.target or "") for row in signature.inputs],
+        inputs=[_source(row) for row in signature.inputs],
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in USER_OUTPUT_KINDS],
         written=_written(signature, (name, "signature")),
     )
     module = ProgramModule(program, build_example(opened, calls, trees))
-    _register_tensors(module, opened, signature)
+    _register(module, opened, signature)
     return module
 
 
@@ -161,7 +165,7 @@ def _contract(
     paths = [port.name for port in opened.method.inputs]
     if not len(users) == len(paths) == sum(spec.num_leaves for _, spec in arguments):
         raise FormatError("the inputs do not fit the signature", loc=(opened.method.name, "signature"))
-    inputs = flat_inputs(tables, users, paths, opened.literals)
+    inputs = flat_inputs(tables, users, paths, opened.literals, opened.objects.classes)
     return Contract(arguments, inputs, opened.section("constraints", Constraints))
 
 
@@ -219,24 +223,33 @@ def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
     return list(zip([*names, *kwargs.context], [*positional, *kwargs.children()], strict=True))
 
 
-def _register_tensors(module: ProgramModule, opened: OpenMethod, signature: Signature) -> None:
+def _register(module: ProgramModule, opened: OpenMethod, signature: Signature) -> None:
     state = build_named(opened, "state")
-    tensors = {**build_named(opened, "constants"), **state}
-    for index, fqn in enumerate(row.target for row in signature.inputs if row.kind != "user_input"):
-        if fqn is None or fqn not in tensors:
+    values = {**build_constants(opened), **state}
+    read = [row.target for row in signature.inputs if row.kind not in _GIVEN]
+    for index, fqn in enumerate(read):
+        if fqn is None or fqn not in values:
             raise FormatError("an input without a tensor", loc=(opened.method.name, "signature", "inputs", index))
     modules: dict[str, torch.nn.Module] = {"": module}
     # The whole state dictionary, not only what the graph reads: it is the user's.
-    for fqn, tensor in tensors.items():
+    for fqn, value in values.items():
         path, _, name = fqn.rpartition(".")
         try:
             owner = _module_at(path, modules)
-            if isinstance(tensor, torch.nn.Parameter):
-                owner.register_parameter(name, tensor)
-            else:
-                owner.register_buffer(name, tensor, persistent=fqn in state)
+            if isinstance(value, torch.nn.Parameter):
+                owner.register_parameter(name, value)
+            elif isinstance(value, torch.Tensor):
+                owner.register_buffer(name, value, persistent=fqn in state)
+            elif fqn in read:  # of objects that the user gives, the program keeps the example's
+                _set_object(owner, name, value)
         except (AttributeError, KeyError) as error:
             raise FormatError(f"no module can hold a tensor of this name: {error}", loc=(fqn,)) from error
+
+
+def _set_object(owner: torch.nn.Module, name: str, value: Any) -> None:
+    if hasattr(owner, name):
+        raise KeyError(f"attribute '{name}' already exists")
+    setattr(owner, name, value)
 
 
 def _module_at(path: str, modules: dict[str, torch.nn.Module]) -> torch.nn.Module:
@@ -248,12 +261,15 @@ def _module_at(path: str, modules: dict[str, torch.nn.Module]) -> torch.nn.Modul
     return modules[path]
 
 
-def _path(fqn: str) -> tuple[list[str], str]:
-    *parents, name = fqn.split(".")
+def _source(row: Input) -> tuple[list[str], str] | None:
+    """Where an input of the graph comes from, None for the user."""
+    if row.kind == "user_input":
+        return None
+    *parents, name = ("_token" if row.kind == "token" else row.target or "").split(".")
     return parents, name
 
 
-def _get(module: torch.nn.Module, parents: list[str], name: str) -> torch.Tensor:
+def _get(module: torch.nn.Module, parents: list[str], name: str) -> Any:
     for parent in parents:
         module = module._modules[parent]  # type: ignore[assignment]
     found = module._parameters.get(name)

@@ -230,8 +230,8 @@ def qualified_class_name(name: str) -> str:
 
 
 def script_class_name(made: Any) -> str:
-    """The name that torch gives the class of a script object."""
-    return str(made._type().qualified_name())
+    """The name by which Python reaches the class of a script object."""
+    return str(made._type().qualified_name()).removeprefix("__torch__.")
 
 
 def has_script_class(name: str) -> bool:
@@ -253,7 +253,7 @@ def make_script_object(name: str, state: Any) -> torch.ScriptObject:
 
 def fake_script_object(mode: FakeTensorMode, made: torch.ScriptObject) -> Any:
     """What stands for a script object in a trace; None if its class has no fake, or is traced as it is."""
-    if not fake_class_registry.has_fake_class(script_class_name(made)):
+    if not fake_class_registry.has_fake_class(qualified_class_name(script_class_name(made))):
         return None
     fake = fake_class_registry.maybe_to_fake_obj(mode, made)
     return fake if isinstance(fake, fake_class_registry.FakeScriptObject) else None
