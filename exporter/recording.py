@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     """Flat outputs of a program for its example inputs.
 
-    Buffers, constants, inputs and the random state are afterwards what they were before.
+    Buffers, constants, script objects, inputs and the random state are afterwards what they were before.
 
     Raises:
         UsageError: The program has no example inputs, or fails on them.
@@ -30,7 +30,7 @@ def record_outputs(program: torch.export.ExportedProgram) -> list[Any]:
     args, kwargs = _copied(program.example_inputs)
     buffers = [program.state_dict[name] for name in program.graph_signature.buffers if name in program.state_dict]
     constants = [value for value in program.constants.values() if isinstance(value, torch.Tensor)]
-    with _unchanged([*buffers, *constants]), torch.random.fork_rng(), torch.no_grad():
+    with _unchanged([*buffers, *constants]), _objects_copied(program), torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(EXAMPLE_SEED)
         try:
             outputs = pytree.tree_leaves(program.module()(*args, **kwargs))
@@ -54,6 +54,18 @@ def _compact(output: torch.Tensor) -> torch.Tensor:
     if take_apart(output, ()) or output.untyped_storage().nbytes() <= output.numel() * output.itemsize:
         return output
     return output.clone()
+
+
+@contextmanager
+def _objects_copied(program: torch.export.ExportedProgram) -> Iterator[None]:
+    """Let the program hold copies of its script objects meanwhile, whose state running it may change."""
+    objects = {fqn: value for fqn, value in program.constants.items() if isinstance(value, torch.ScriptObject)}
+    with suppress(RuntimeError):  # a class whose objects cannot be copied: save refuses it
+        program.constants.update(copy.deepcopy(objects))
+    try:
+        yield
+    finally:
+        program.constants.update(objects)
 
 
 @contextmanager

@@ -251,6 +251,13 @@ def make_script_object(name: str, state: Any) -> torch.ScriptObject:
     return made  # type: ignore[no-any-return]
 
 
+def state_of(value: Any) -> Any:
+    """The state of a script object whose class says what it is, and of anything else itself."""
+    made: Any = value
+    has_state = isinstance(value, torch.ScriptObject) and "__getstate__" in made._method_names()
+    return made.__getstate__() if has_state else value
+
+
 def fake_script_object(mode: FakeTensorMode, made: torch.ScriptObject) -> Any:
     """What stands for a script object in a trace; None if its class has no fake, or is traced as it is."""
     if not fake_class_registry.has_fake_class(qualified_class_name(script_class_name(made))):

@@ -24,7 +24,7 @@ from loader.opening import OpenMethod, open_method
 from loader.operators import Operators
 from loader.rebuild.program import rebuild_program
 from loader.rebuild.stored import build_values
-from loader.torch_internals import pytree
+from loader.torch_internals import pytree, state_of
 from schema.calls import Calls
 from schema.constraints import Constraints
 from schema.debug import Debug
@@ -235,7 +235,8 @@ def _run_example(opening: AbstractContextManager[OpenMethod]) -> str:
 
 
 def _difference(found: list[Any], expected: list[Any], **tolerances: float) -> str | None:
-    """What differs between flat values, None if nothing does."""
+    """What differs between flat values, None if nothing does; script objects are compared by their states."""
+    found, expected = (pytree.tree_leaves([state_of(value) for value in values]) for values in (found, expected))
     if len(found) != len(expected):
         return f"{len(found)} values instead of {len(expected)}"
     for place, (one, other) in enumerate(zip(found, expected, strict=True)):

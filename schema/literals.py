@@ -134,5 +134,5 @@ Literal = Union[  # noqa: UP007
     Made,
     StoredTensor,
 ]
-"""A plain value. The last four are not for all: ``StoredTensor`` is for states of objects alone, and those before it are
-for contexts of wrapper subclasses alone, since classes come with them."""
+"""A plain value. ``StoredTensor`` is for states of objects alone, and the three before it are for contexts of wrapper
+subclasses alone, since classes come with them."""

@@ -51,7 +51,8 @@ HIGHER_ORDER: Final[frozenset[str]] = frozenset(
         *("invoke_subgraph", "invoke_quant", "invoke_quant_packed"),
         *("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap"),
         *("auto_functionalized", "auto_functionalized_v2", "with_effects", "strict_mode", "run_const_graph"),
-        *("call_torchbind", "flex_attention", "flex_attention_backward", "out_dtype", "_export_tracepoint", "hints_wrapper"),
+        *("flex_attention", "flex_attention_backward", "out_dtype", "_export_tracepoint", "hints_wrapper"),
+        "call_torchbind",
     }
 )
 """Higher-order operators that a node may call."""

@@ -22,7 +22,9 @@ FORMAT_VERSION: Final = (2, 0)
 ABSENT_STORAGES: Final = "absent"
 """The feature of archives that leave bytes of tensors out."""
 
-FEATURES: Final[frozenset[str]] = frozenset({ABSENT_STORAGES, "attributes", "conjugate", "objects", "sparse", "subclass"})
+FEATURES: Final[frozenset[str]] = frozenset(
+    {ABSENT_STORAGES, "attributes", "conjugate", "objects", "sparse", "subclass"}
+)
 """Features that this reader understands; an archive may name features that its reader must understand."""
 
 

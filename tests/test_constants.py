@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,8 @@ import torch
 import exporter
 from exporter.capture import capture
 from exporter.torch_internals import VERSION
-from schema.errors import CaptureError, UnsupportedError
+from schema.errors import UnsupportedError
 from tests.capture_cases import Case, Module, both
-from tests.program_equality import assert_equal_programs
 
 nn = torch.nn
 
@@ -160,109 +158,3 @@ def test_opaque_objects_are_captured_and_not_saved(make, tmp_path):
     with pytest.raises(UnsupportedError, match="cannot be stored"):
         exporter.save(program, tmp_path / "program.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-# --- script objects -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def script() -> Any:
-    """Classes and operators that torch ships for its own tests; not every wheel has them."""
-    if not (Path(torch.__file__).parent / "lib" / "libtorchbind_test.so").exists():
-        pytest.skip("this torch comes without its test library of script classes")
-    from torch.testing._internal import torchbind_impls
-
-    torchbind_impls.init_torchbind_implementations()
-    return torch.classes._TorchScriptTesting
-
-
-def holds_objects(script: Any) -> Case:
-    def forward(self, x):
-        ops = torch.ops._TorchScriptTesting
-        return x + self.one.add_tensor(x) + ops.takes_foo(self.same, x) + ops.takes_foo(self.inner.other, x)
-
-    one = script._Foo(10, 20)
-    return Case(Module(forward, one=one, same=one, inner=Module(None, other=script._Foo(1, 2))), (torch.ones(2),))
-
-
-def takes_an_object(script: Any) -> Case:
-    forward = lambda self, x, foo: x + torch.ops._TorchScriptTesting.takes_foo(foo, x)  # noqa: E731
-    return Case(Module(forward), (torch.ones(2),), {"foo": script._Foo(3, 4)})
-
-
-def returns_its_object(script: Any) -> Case:
-    return Case(Module(lambda self, x, foo: (x + 1, foo)), (torch.ones(2), script._Foo(3, 4)))
-
-
-def changes_its_object(script: Any) -> Case:
-    def forward(self, x):
-        ops = torch.ops._TorchScriptTesting
-        ops.queue_push(self.queue, x.cos())
-        return ops.queue_pop(self.queue) + ops.queue_size(self.queue)
-
-    return Case(Module(forward, queue=script._TensorQueue(torch.zeros(0))), (torch.ones(2),))
-
-
-@pytest.mark.parametrize("make", [holds_objects, takes_an_object, returns_its_object, changes_its_object])
-def test_script_objects_are_captured_and_not_saved(make, script, tmp_path):
-    case = make(script)
-    before = dict(vars(case.module))
-    program = both(case)
-    assert dict(vars(case.module)) == before
-    actual, expected = program.module()(*case.args, **case.kwargs), case.module(*case.args, **case.kwargs)
-    torch.testing.assert_close(*(list(values)[:1] for values in (actual, expected)))
-    with pytest.raises(UnsupportedError, match=r"_Foo|_TensorQueue"):
-        exporter.save(program, tmp_path / "program.safetensors")
-
-
-@pytest.mark.parametrize("make", [takes_an_object, returns_its_object, holds_objects])
-def test_script_objects_are_captured_in_strict_mode(make, script):
-    """torch's own program of a module that holds one cannot be run: it holds the fakes of the trace."""
-    case = make(script)
-    program = capture(case.module, case.args, case.kwargs, strict=True)
-    if make is takes_an_object:
-        assert_equal_programs(program, torch.export.export(case.module, case.args, case.kwargs, strict=True))
-    actual, expected = program.module()(*case.args, **case.kwargs), case.module(*case.args, **case.kwargs)
-    torch.testing.assert_close(*(list(values)[:1] for values in (actual, expected)))
-
-
-def test_an_object_of_the_module_is_not_taken_for_an_input_of_its_name(script):
-    """torch files both under one key, and its program computes with the wrong one."""
-
-    def forward(self, x, foo):
-        ops = torch.ops._TorchScriptTesting
-        return ops.takes_foo(self.foo, x) * 100 + ops.takes_foo(foo, x)
-
-    module, foo = Module(forward, foo=script._Foo(1, 2)), script._Foo(3, 4)
-    program = capture(module, (torch.ones(1), foo))
-    assert program.constants["foo"] is module.foo
-    assert program.module()(torch.ones(1), foo).item() == module(torch.ones(1), foo).item() == 307
-
-
-def refused(module: nn.Module, *args: Any) -> CaptureError:
-    with pytest.raises(CaptureError) as caught:
-        capture(module, args)
-    assert caught.value.stage == "bind"
-    return caught.value
-
-
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-def test_an_object_without_a_fake_is_refused_by_name():
-    quantized = nn.Sequential(nn.ReLU(), torch.ao.nn.quantized.Linear(2, 2))
-    error = refused(quantized, torch.ones(1, 2))
-    assert error.loc == ("1._packed_params._packed_params",)
-    assert 'register_fake_class("quantized::LinearPackedParamsBase")' in error.remedy
-
-
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
-def test_an_object_that_cannot_be_taken_apart_is_refused():
-    name = "quantized::LinearPackedParamsBase"
-    torch._library.register_fake_class(name, type("Fake", (), {"__obj_unflatten__": classmethod(lambda cls, _: cls())}))
-    try:
-        quantized = torch.ao.nn.quantized.Linear(2, 2)
-        error = refused(quantized, torch.ones(1, 2))
-        packed = quantized._packed_params._packed_params
-        assert "__obj_flatten__" in refused(Module(lambda self, x: 1), {"packed": packed}).remedy
-    finally:
-        torch._library.fake_class_registry.deregister_fake_class(name)
-    assert "__obj_flatten__" in error.remedy

@@ -24,7 +24,7 @@ from torch.export.graph_signature import (
 )
 
 from exporter.capture.artifacts import Enforced, Lifted, Output
-from exporter.capture.objects import attributes_of, is_constant_object, is_object, object_argument
+from exporter.capture.objects import attributes_of, identity, is_constant_object, is_object, object_argument
 from exporter.capture.paths import identifier_of
 from exporter.capture.places import place_of_node
 from exporter.torch_internals import (
@@ -145,12 +145,12 @@ def argument_of(node: Any) -> Any:
 
 
 def constant_names(module: torch.nn.Module) -> dict[int, list[str]]:
-    """Return the qualified names of tensors that are plain attributes of modules, by identity of the tensor."""
+    """Return the qualified names of tensors and script objects that are plain attributes of modules, by identity."""
     owned = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     names: dict[int, list[str]] = {}
-    for name, value in attributes_of(module, torch.Tensor):
+    for name, value in (*attributes_of(module, torch.Tensor), *attributes_of(module, torch.ScriptObject)):
         if id(value) not in owned:
-            names.setdefault(id(value), []).append(name)
+            names.setdefault(identity(value), []).append(name)
     return names
 
 
@@ -167,9 +167,9 @@ class _Lifter:
         self.anchor = list(self.graph.nodes)[self.position]
         self.names = constant_names(enforced.symbolic.bound.request.module)
         self.real: dict[int, Any] = {}
-        for name, (real, fake) in enforced.symbolic.objects.items():
-            self.names.setdefault(id(fake), []).append(name)
-            self.real[id(fake)] = real
+        for real, fake in enforced.symbolic.objects.values():
+            self.names[identity(fake)] = self.names[identity(real)]
+            self.real[identity(fake)] = real
         self.taken = {spec.target for spec in signature.input_specs}.union(*self.names.values())
         self.lifted: dict[int, torch.fx.Node] = {}
         self.constants: dict[str, Any] = {}
@@ -182,7 +182,7 @@ class _Lifter:
             if not (is_tensor or is_constant_object(value)) or self._dropped(node):
                 continue
             lift = self._lift_tensor if is_tensor else self._lift_object
-            placeholder = self.lifted.get(id(value)) or lift(node, value)
+            placeholder = self.lifted.get(identity(value)) or lift(node, value)
             for spec in self.signature.output_specs:
                 if spec.arg.name == node.name:
                     spec.arg.name = placeholder.name
@@ -219,13 +219,14 @@ class _Lifter:
         return self._lift(node, value, object_argument(node.name, fake), InputKind.CUSTOM_OBJ, "lifted_custom")
 
     def _lift(self, node: torch.fx.Node, value: Any, stand_in: Any, kind: InputKind, word: str) -> torch.fx.Node:
-        names = self.names.get(id(value)) or [self._name(node, word)]
-        label = names[0].replace(".", "_") if id(value) in self.names else f"{word}_{self.anonymous[word] - 1}"
+        key = identity(value)
+        names = self.names.get(key) or [self._name(node, word)]
+        label = names[0].replace(".", "_") if key in self.names else f"{word}_{self.anonymous[word] - 1}"
         placeholder = self._placeholder(label, node, stand_in)
         self.signature.input_specs.insert(self.position, InputSpec(kind, argument_of(placeholder), names[0]))
         self.position += 1
-        self.lifted[id(value)] = placeholder
-        self.constants.update(dict.fromkeys(names, self.real.get(id(value), value)))
+        self.lifted[key] = placeholder
+        self.constants.update(dict.fromkeys(names, self.real.get(key, value)))
         return placeholder
 
     def _name(self, node: torch.fx.Node, word: str) -> str:

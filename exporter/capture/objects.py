@@ -76,6 +76,11 @@ def check_object(value: Any, loc: Loc) -> None:
         )
 
 
+def identity(value: Any) -> int:
+    """What tells an object from others; Python may have several values that stand for one script object."""
+    return hash(value) if isinstance(value, torch.ScriptObject) else id(value)
+
+
 def fake_of(mode: FakeTensorMode, value: Any) -> Any:
     """Return what stands for an object in the trace."""
     return fake_script_object(mode, value) if is_torchbind_object(value) else value
@@ -87,9 +92,10 @@ def fakes_of(module: torch.nn.Module, mode: FakeTensorMode) -> dict[str, Faked]:
     found = {}
     for name, value in attributes_of(module, torch.ScriptObject):
         if is_torchbind_object(value):
-            if hash(value) not in once:
-                once[hash(value)] = fake_of(mode, value)
-            found[name] = Faked(value, once[hash(value)])
+            key = identity(value)
+            if key not in once:
+                once[key] = fake_of(mode, value)
+            found[name] = Faked(value, once[key])
     return found
 
 
