@@ -37,9 +37,10 @@ def build_constants(opened: OpenMethod) -> dict[str, Any]:
     tensors = build_named(opened, "constants")
     if not opened.method.objects:
         return tensors
+    check_fqns([row.key for row in opened.method.objects], (opened.method.name, "objects"))
     ordered: list[tuple[str, Any]] = list(tensors.items())
     for row in opened.method.objects:
-        ordered.insert(row.at, (check_fqn(row.key, (opened.method.name, "objects")), opened.objects.build(row.object)))
+        ordered.insert(row.at, (row.key, opened.objects.build(row.object)))
     return dict(ordered)
 
 
