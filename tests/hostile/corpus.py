@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.hostile import constraints, encoding, environment, frames, graph, header, sections, signature, tensors, trees
+from tests.hostile import (
+    constraints,
+    encoding,
+    environment,
+    frames,
+    graph,
+    header,
+    objects,
+    sections,
+    signature,
+    tensors,
+    trees,
+)
 from tests.hostile.cases import Case
 
 LAYERS = {
@@ -15,6 +27,7 @@ LAYERS = {
     "constraints": constraints.CASES,
     "signature": signature.CASES,
     "trees": trees.CASES,
+    "objects": objects.CASES,
     "environment": environment.CASES,
 }
 
