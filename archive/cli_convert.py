@@ -116,7 +116,7 @@ def to_torch(
         method: Which method: such a file holds one.
         weights: A file of weights to take in place of the archive's.
         allow_ops: Namespaces of custom operators that the program may call.
-        allow_classes: Modules whose classes of tensors it may have.
+        allow_classes: Modules whose classes of tensors, or namespaces whose script objects, it may have.
 
     Raises:
         ArchiveError: The archive cannot be loaded, or torch cannot write its program.

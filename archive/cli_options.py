@@ -38,7 +38,7 @@ AllowOps = Annotated[
 ]
 AllowClasses = Annotated[
     list[str] | None,
-    typer.Option("--allow-classes", metavar="MODULE", help="Modules whose classes of tensors the program may have."),
+    typer.Option("--allow-classes", metavar="MODULE", help="Modules or namespaces whose classes the program may have."),
 ]
 Imports = Annotated[
     list[str] | None,

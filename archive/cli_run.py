@@ -41,7 +41,7 @@ def run_archive(
         device: Where to run it; None is where it was captured.
         weights: A file of weights to take in place of the archive's.
         allow_ops: Namespaces of custom operators that may be called.
-        allow_classes: Modules whose classes of tensors the program may have.
+        allow_classes: Modules whose classes of tensors, or namespaces whose script objects, the program may have.
 
     Raises:
         ArchiveError: The archive cannot be loaded, the inputs do not fit, or the program fails.

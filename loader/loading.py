@@ -46,7 +46,8 @@ def load(
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
         allow_ops: Operators that the program may call beyond torch's own on the list: namespaces, or exact overloads.
-        allow_classes: Modules, imported by the caller, of classes of wrapper tensors that the program may have.
+        allow_classes: What objects the program may have, of classes that the caller has loaded: modules of classes of
+            wrapper tensors; classes of script objects (``torch.classes.NAMESPACE.NAME``), or their namespaces.
         verify: ``sections`` checks the digests of what is read but weights, ``full`` those of the whole file.
         limits: How much to spend on the file before it is refused.
 
@@ -56,7 +57,7 @@ def load(
         VersionError: It needs a newer reader.
         IntegrityError: Its bytes are not those that were written.
         OperatorError: An operator is forbidden, not admitted or unknown.
-        ClassError: A class of tensors is not admitted or unknown.
+        ClassError: A class of tensors or script objects is not admitted or unknown.
         WeightsError: Weights are missing or do not fit, with everything that does not.
         UsageError: It has no such method, or this machine no such device.
     """

@@ -92,6 +92,15 @@ def test_script_objects_are_captured_in_strict_mode(make, script):
     torch.testing.assert_close(run(program.module(), case), run(case.module, case))
 
 
+def test_a_module_may_return_an_object_that_it_holds(script, tmp_path):
+    """torch fails."""
+    module = Module(lambda self, x: (x + 1, self.foo), foo=script._Foo(1, 2))
+    program = capture(module, (torch.ones(1),))
+    assert program.module()(torch.ones(1))[1] is module.foo
+    loaded = survives(program, tmp_path / "program")
+    assert loaded.module()(torch.ones(1))[1] is loaded.constants["foo"]
+
+
 def test_an_object_of_the_module_is_not_taken_for_an_input_of_its_name(script):
     """torch files both under one key, and its program computes with the wrong one."""
 
@@ -163,6 +172,19 @@ def test_programs_with_script_objects_survive_the_file_and_run(make, way, script
         expected = run(case.module, case)
         for each in (loaded.module(), module):
             torch.testing.assert_close(run(each, case), expected)
+
+
+def test_a_program_is_loaded_and_runs_without_a_fake_of_the_class(script, tmp_path):
+    case, registry = holds_objects(script), torch._library.fake_class_registry
+    exporter.save(capture(case.module, case.args), tmp_path / "program")
+    name = "_TorchScriptTesting::_Foo"
+    fake = registry.deregister_fake_class(name)
+    try:
+        loaded = loader.load(tmp_path / "program", **ADMITTED)
+    finally:
+        registry.register_fake_class(name, fake)
+    assert loaded.graph_signature.input_specs[0].arg.fake_val is None
+    torch.testing.assert_close(run(loaded.module(), case), run(case.module, case))
 
 
 def test_a_loaded_program_can_be_traced_again(script, tmp_path):

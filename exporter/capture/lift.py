@@ -65,7 +65,7 @@ def lift(enforced: Enforced) -> Lifted:
     """
     graph_module = enforced.graph_module
     _restore_values_of_inputs(enforced)
-    _describe_objects(graph_module.graph)
+    _describe_objects(graph_module)
     signature = _signature(enforced)
     constants = _Lifter(enforced, signature).lift_all()
     for leaf in enforced.symbolic.bound.leaves:
@@ -85,10 +85,11 @@ def _restore_values_of_inputs(enforced: Enforced) -> None:
             node.meta["val"] = fake
 
 
-def _describe_objects(graph: torch.fx.Graph) -> None:
+def _describe_objects(graph_module: torch.fx.GraphModule) -> None:
     """A program holds no fakes of objects but descriptions; tensors are their own."""
-    for node in graph.nodes:
-        value = node.meta.get("val")
+    for node in graph_module.graph.nodes:
+        is_held = node.op == "get_attr" and "val" not in node.meta  # as it is where the graph returns it
+        value = operator.attrgetter(node.target)(graph_module) if is_held else node.meta.get("val")
         if isinstance(value, torch.ScriptObject | FakeScriptObject):
             node.meta["val"] = object_argument(node.name, value)
 
