@@ -38,7 +38,6 @@ _LEVELS: Final = {
 }
 """Functions that enter and leave a level of torch's transforms; one that is not left would outlive the program."""
 
-
 _CALLS_METHOD: Final = "higher_order::call_torchbind"
 """The operator that calls a method of a script object: the object, the method's name and its arguments."""
 

@@ -226,10 +226,10 @@ def _arguments(call: Any) -> list[tuple[str, TreeSpec]]:
 def _register(module: ProgramModule, opened: OpenMethod, signature: Signature) -> None:
     state = build_named(opened, "state")
     values = {**build_constants(opened), **state}
-    read = [row.target for row in signature.inputs if row.kind not in _GIVEN]
-    for index, fqn in enumerate(read):
-        if fqn is None or fqn not in values:
+    for index, row in enumerate(signature.inputs):
+        if row.kind not in _GIVEN and row.target not in values:
             raise FormatError("an input without a tensor", loc=(opened.method.name, "signature", "inputs", index))
+    read = {row.target for row in signature.inputs}
     modules: dict[str, torch.nn.Module] = {"": module}
     # The whole state dictionary, not only what the graph reads: it is the user's.
     for fqn, value in values.items():

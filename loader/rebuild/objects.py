@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,7 +59,8 @@ class ObjectBuilder:
             row, loc = self._rows[place], ("objects", place)
             self.classes.check(row.name, loc)
             state = self._states.build(row.state, (*loc, "state"))
-            self._objects[place] = self._run(row.name, lambda: make_script_object(row.name, state), loc)
+            with _failing_as(f"{row.name} cannot be made of its state", loc):
+                self._objects[place] = make_script_object(row.name, state)
         return self._objects[place]
 
     def fake(self, place: int, name: str, mode: Any, loc: Loc) -> Any:
@@ -70,12 +73,15 @@ class ObjectBuilder:
         if not 0 <= place < len(self._rows) or self._rows[place].name != name:
             raise FormatError(f"no object {place} of class {name}", loc=loc)
         made = self.build(place)
-        return self._run(name, lambda: fake_script_object(mode, made), loc)
+        with _failing_as(f"nothing can stand for a {name} in a trace", loc):
+            return fake_script_object(mode, made)
 
-    @staticmethod
-    def _run(name: str, make: Any, loc: Loc) -> Any:
-        try:
-            return make()
-        except Exception as error:  # whatever the class raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise FormatError(f"{name} cannot be made of its state: {reason[:400]}", loc=loc) from error
+
+@contextmanager
+def _failing_as(message: str, loc: Loc) -> Iterator[None]:
+    """Turn whatever a class raises into one error of ours."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FormatError(f"{message}: {reason[:400]}", loc=loc) from error

@@ -38,10 +38,9 @@ def build_constants(opened: OpenMethod) -> dict[str, Any]:
     if not opened.method.objects:
         return tensors
     check_fqns([row.key for row in opened.method.objects], (opened.method.name, "objects"))
-    ordered: list[tuple[str, Any]] = list(tensors.items())
-    for row in opened.method.objects:
-        ordered.insert(row.at, (row.key, opened.objects.build(row.object)))
-    return dict(ordered)
+    objects = {row.at: (row.key, opened.objects.build(row.object)) for row in opened.method.objects}
+    others = iter(tensors.items())
+    return dict(objects.get(place) or next(others) for place in range(len(objects) + len(tensors)))
 
 
 def build_values(opened: OpenMethod, rows: list[ExampleValue]) -> list[Any]:
