@@ -16,7 +16,7 @@ from loader.devices import Devices, Target
 from loader.operators import Operators
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.literals import LiteralBuilder
-from loader.rebuild.objects import ObjectBuilder, StateBuilder
+from loader.rebuild.objects import ObjectBuilder
 from loader.rebuild.tensors import TensorBuilder
 from loader.script_classes import ScriptClasses
 from loader.tensor_classes import TensorClasses
@@ -107,8 +107,8 @@ def open_method(
             tensors.give(archive_weights(archive, found, weights, tensors))
         elif not hollow:
             _check_present(archive, found, devices)
-        states = StateBuilder(devices, operators, tensors)
-        objects = ObjectBuilder(archive, states, ScriptClasses(classes.allowed, archive.manifest.objects))
+        rows = archive.manifest.objects
+        objects = ObjectBuilder(rows, literals, tensors, ScriptClasses(classes.allowed, rows))
         yield OpenMethod(archive, found, operators, literals, contexts, tensors, classes, objects)
 
 

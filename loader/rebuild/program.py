@@ -11,6 +11,7 @@ from loader.opening import OpenMethod
 from loader.rebuild.fakes import LazyMode
 from loader.rebuild.graph import build_graphs
 from loader.rebuild.metadata import Metadata
+from loader.rebuild.objects import build_inputs
 from loader.rebuild.signature import build_signature
 from loader.rebuild.stored import build_constants, build_example, build_named
 from loader.rebuild.symbols import SymbolBuilder
@@ -51,7 +52,8 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
     verifier = verify_graphs(tables)
     _check_strings(tables)
-    values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes, opened.objects)
+    inputs = build_inputs(tables.document.values, opened.objects, mode)
+    values = ValueBuilder(tables, opened.contexts, symbols, mode, opened.classes, inputs)
     metadata = Metadata(tables, values, symbols, opened.section("debug", Debug) if debug else None)
     graph, root = build_graphs(tables, opened.tensors, metadata)
     symbols.guard()
@@ -64,7 +66,7 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
         graph=graph,
         verifiers=[verifier],
         symbolic=bool(symbols.symbols),
-        graph_signature=build_signature(signature, literals, values.inputs),
+        graph_signature=build_signature(signature, literals, inputs),
         state_dict=build_named(opened, "state"),
         range_constraints=symbols.ranges(),
         module_call_graph=entries,

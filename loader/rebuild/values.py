@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,10 @@ from loader.rebuild.composites import build_subclass
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.fakes import FAKES, Maker
 from loader.rebuild.literals import torch_constant
-from loader.rebuild.objects import ObjectBuilder
 from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.tables import Tables
 from loader.tensor_classes import TensorClasses
-from loader.torch_internals import fake_sparse, qualified_class_name
+from loader.torch_internals import fake_sparse
 from schema import graph as documents
 from schema.errors import FormatError, Loc
 from schema.literals import DType, Layout
@@ -32,18 +31,16 @@ class ValueBuilder:
         symbols: Builds symbolic numbers.
         mode: The mode of fake tensors.
         classes: Finds classes of wrapper tensors.
-        objects: Builds script objects.
+        inputs: The script objects among the inputs of graphs, by name of the placeholder.
 
     Attributes:
         makers: For each row, a function that makes its value.
-        inputs: The script objects among the inputs of graphs, by name of the placeholder.
 
     Raises:
         FormatError: A row is not valid.
     """
 
     makers: list[Callable[[], Any]]
-    inputs: dict[str, CustomObjArgument]
 
     def __init__(
         self,
@@ -52,7 +49,7 @@ class ValueBuilder:
         symbols: SymbolBuilder,
         mode: Any,
         classes: TensorClasses,
-        objects: ObjectBuilder,
+        inputs: Mapping[str, CustomObjArgument],
     ) -> None:
         self._rows = tables.document.values
         self._arguments = tables.arguments
@@ -61,9 +58,8 @@ class ValueBuilder:
         self._mode = mode
         self._fakes = FAKES(mode)
         self._classes = classes
-        self._objects = objects
+        self._inputs = inputs
         self.makers = []
-        self.inputs = {}
         for place, row in enumerate(self._rows):
             self.makers.append(_MAKERS[type(row)](self, row, ("graph", "values", place)))
 
@@ -124,10 +120,8 @@ class ValueBuilder:
 
         return make
 
-    def _object(self, row: documents.ObjectValue, loc: Loc) -> Callable[[], Any]:
-        self._objects.classes.check(row.kind, loc)
-        fake = None if row.fake is None else self._objects.fake(row.fake, row.kind, self._mode, loc)
-        argument = self.inputs[row.name] = CustomObjArgument(row.name, qualified_class_name(row.kind), fake)
+    def _object(self, row: documents.ObjectValue, _loc: Loc) -> Callable[[], Any]:
+        argument = self._inputs[row.name]
         return lambda: replace(argument)  # torch changes the names of some
 
     def _sizes(self, sizes: list[documents.Size], loc: Loc) -> list[Any]:
