@@ -369,10 +369,30 @@ def test_a_class_of_inputs_is_asked_for_where_the_archive_holds_no_object_of_it(
 
 
 def test_what_a_class_does_not_take_for_its_state_is_refused(archived, tmp_path):
-    for state in (None, ["list", [["list", []]]], ["tuple", ["a", 1]], ["tensor", 0]):
+    odd = ["dict", [["list", []]], [1]]
+    states = [
+        (state, "_Foo cannot be made of its state: ") for state in (None, ["tuple", ["a", 1]], ["tensor", 0], odd)
+    ]
+    for state, reason in (*states, (["list", [["tensor", 99]]], "no tensor 99")):
         changed = rewrite(archived, tmp_path / "x", lambda _, manifest, s=state: manifest["objects"][1].update(state=s))
-        with pytest.raises(FormatError, match=r"_Foo cannot be made of its state: .*\(at objects.1\)"):
+        with pytest.raises(FormatError, match=rf"{reason}.*\(at objects.1\)"):
             loader.load(changed, **ADMITTED)
+
+
+def test_a_refusal_names_the_package_whose_library_registers_the_class(script, tmp_path, monkeypatch):
+    (tmp_path / "archive_test_objects").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    library = tmp_path / "archive_test_objects" / "_C.so"
+    monkeypatch.setattr("exporter.emit.providers.loaded_libraries", lambda: [str(library)])
+    case = shares_memory(script)
+    exporter.export(case.module, case.args, path=tmp_path / "program")
+    assert [row.provider for row in archive.inspect(tmp_path / "program").methods[0].objects] == [
+        "archive_test_objects"
+    ]
+    with pytest.raises(ClassError) as caught:
+        loader.load(tmp_path / "program")
+    assert caught.value.remedy.startswith("if you trust it, import archive_test_objects and pass allow_classes=")
+    assert f"--import archive_test_objects --allow-classes {NAMESPACE}" in caught.value.remedy
 
 
 def without_a_state(script: Any) -> Any:
