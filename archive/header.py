@@ -256,6 +256,6 @@ def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> b
     for name, code, shape, nbytes in tensors:
         start, stop = stop, stop + nbytes
         fields[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    text = msgspec.json.encode(fields)
     padded = text.ljust(-len(text) // _PREFIX_BYTES * -_PREFIX_BYTES)
     return len(padded).to_bytes(_PREFIX_BYTES, "little") + padded

@@ -205,7 +205,7 @@ def contiguous_strides(shape: Iterable[int]) -> list[int]:
     strides, step = [], 1
     for size in reversed(list(shape)):
         strides.append(step)
-        step *= max(size, 1)
+        step *= size or 1
     return strides[::-1]
 
 

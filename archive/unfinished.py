@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PREFIX: Final = ".program-archive."
-_BUFFER_BYTES: Final = 1024 * 1024
+_BUFFER_BYTES: Final = 256 * 1024
 
 
 @contextmanager

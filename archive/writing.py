@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+from collections import ChainMap, deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-_HASH_THREADS: Final = 4
-_SMALL_BYTES: Final = 32 * 1024
+_SMALL_BYTES: Final = 1024 * 1024
+"""What is hashed before a thread has begun."""
+
+_HASH_THREADS: Final = min(4, max(1, (os.cpu_count() or 1) - 1))
+"""Beside the thread that writes, so that they leave it a processor."""
+
 _REMEDIES: Final = {
     FileNotFoundError: "create the folder first",
     NotADirectoryError: "check the path",
@@ -71,19 +76,26 @@ def _memory(blob: Blob) -> ctypes.Array[ctypes.c_char]:
 
 @contextmanager
 def _hashing(blobs: Sequence[Blob]) -> Iterator[Callable[[], dict[str, bytes]]]:
-    """Compute the BLAKE3 of each blob beside what the caller does; the function waits for them and gives them by name.
-
-    Small ones are left to the caller's own thread: to hand them over costs more than to hash them.
-    """
-    large = sorted((blob for blob in blobs if blob.nbytes > _SMALL_BYTES), key=lambda blob: -blob.nbytes)
-    pool = ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1))
+    """Compute the BLAKE3 of each blob beside what the caller does; the function does the rest and gives all by name."""
+    queue = deque(sorted(blobs, key=lambda blob: -blob.nbytes))
+    threads = _HASH_THREADS if sum(blob.nbytes for blob in blobs) > _SMALL_BYTES else 0
+    pool = ThreadPoolExecutor(_HASH_THREADS)
     try:
-        pending = {blob.name: pool.submit(digest, blob) for blob in large}
-        yield lambda: {
-            blob.name: pending[blob.name].result() if blob.name in pending else digest(blob) for blob in blobs
-        }
+        parts = [pool.submit(_digests, queue) for _ in range(threads)]
+        yield lambda: dict(ChainMap(_digests(queue), *(part.result() for part in parts)))
     finally:
-        pool.shutdown(cancel_futures=True)
+        queue.clear()
+        pool.shutdown()
+
+
+def _digests(queue: deque[Blob]) -> dict[str, bytes]:
+    """The BLAKE3 of the blobs in a queue, from which other threads may take some."""
+    digests = {}
+    with suppress(IndexError):
+        while True:
+            blob = queue.popleft()
+            digests[blob.name] = digest(blob)
+    return digests
 
 
 def write_archive(
@@ -153,8 +165,7 @@ def _replace(path: Path, header: bytes, blobs: list[Blob], final: Callable[[], l
     """
     _refuse_special(path)
     with unfinished_file(path.parent) as (temporary, file):
-        starts = _write(file, header, blobs)
-        size = file.tell()
+        starts, size = _write(file, header, blobs)
         for blob in final():
             file.seek(starts[blob.name])
             file.write(_memory(blob))
@@ -165,15 +176,14 @@ def _replace(path: Path, header: bytes, blobs: list[Blob], final: Callable[[], l
     return size
 
 
-def _write(file: BinaryIO, header: bytes, blobs: list[Blob]) -> dict[str, int]:
-    """Write all bytes of a file, and return where each blob starts."""
-    file.write(header)
-    starts = {}
+def _write(file: BinaryIO, header: bytes, blobs: list[Blob]) -> tuple[dict[str, int], int]:
+    """Write all bytes of a file, and return where each blob starts, and where the last one ends."""
+    starts, size = {}, file.write(header)
     for blob in blobs:
-        starts[blob.name] = file.tell()
+        starts[blob.name] = size
         if blob.nbytes:
-            file.write(_memory(blob))
-    return starts
+            size += file.write(_memory(blob))
+    return starts, size
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

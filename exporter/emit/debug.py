@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import partial
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class _DebugEmitter:
         self.frames: Table[str] = Table()
         self.stacks: Table[list[int]] = Table()
         self.sources: Table[list[documents.SourceName]] = Table()
-        self._shorten = shorten
+        self._shorten = cache(shorten)
 
     def nodes(self, metas: list[dict[str, Any]]) -> documents.NodesDebug:
         stacks = [self._stack(meta["stack_trace"] or "") if "stack_trace" in meta else 0 for meta in metas]
@@ -62,10 +62,10 @@ class _DebugEmitter:
         return documents.NodesDebug(stacks, sources)
 
     def _stack(self, text: str) -> int:
-        return 1 + self.stacks.find(text, lambda: self._stack_row(text))
+        return 1 + self.stacks.find(text, self._stack_row, text)
 
     def _stack_row(self, text: str) -> list[int]:
-        return [self.frames.find(part, partial(self._frame, part)) for part in _FRAME.split(text) if part]
+        return [self.frames.find(part, self._frame, part) for part in _FRAME.split(text) if part]
 
     def _frame(self, text: str) -> str:
         return _GENERATED.sub("<eval_with_key>", _FILE.sub(lambda match: self._shorten(match[0]), text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -134,13 +133,13 @@ class GraphEmitter:
     def _target(self, node: fx.Node) -> int:
         if node.op != "call_function":
             return self._targets.place(f"node::{node.op}")
-        return self._targets.find(node.target, lambda: emit_operator(node.target, ("graph", node.name)))
+        return self._targets.find(node.target, emit_operator, node.target, ("graph", node.name))
 
     def _operand(self, value: Any, places: Mapping[fx.Node, int], place: int, loc: Loc) -> int:
         if isinstance(value, fx.Node):
             return places[value] - place
         if key := _key(value):
-            return self._arguments.find(key, lambda: emit_literal(value, loc))
+            return self._arguments.find(key, emit_literal, value, loc)
         leaves = list(_leaves(value))
         if any(isinstance(leaf, fx.Node) for leaf in leaves):
             return self._arguments.place(self._container(value, places, place, loc))
@@ -162,7 +161,7 @@ class GraphEmitter:
 
     def _keyword_arguments(self, kwargs: Mapping[str, Any], places: Mapping[fx.Node, int], place: int, loc: Loc) -> int:
         operands = [self._operand(arg, places, place, loc) for arg in kwargs.values()]
-        return self._keywords.find((*kwargs, *operands), lambda: documents.Keywords(list(kwargs), operands))
+        return self._keywords.find((*kwargs, *operands), documents.Keywords, list(kwargs), operands)
 
     def _value(self, node: fx.Node) -> int:
         return self._values.place(node.meta["val"], ("graph", node.name)) if "val" in node.meta else ABSENT
@@ -188,7 +187,7 @@ class GraphEmitter:
         place = 0
         for key, (path, kind) in stack.items():
             level = place, key, path, kind
-            place = 1 + self._frames.find(level, partial(_frame, *level, loc))
+            place = 1 + self._frames.find(level, _frame, *level, loc)
         return place
 
     def _binding(self, node: fx.Node) -> int:

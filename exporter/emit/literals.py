@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,15 @@ from schema.errors import Loc, UnsupportedError
 from schema.names import is_encodable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     Emit = Callable[[Any, Loc], literals.Literal]
 
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 
 
-def torch_name(value: object) -> str:
+@cache
+def torch_name(value: Hashable) -> str:
     """The name of one of torch's own constants, such as ``float32``, without the ``torch.``."""
     return str(value).removeprefix("torch.")
 

@@ -25,7 +25,7 @@ from exporter.emit.providers import find_provider
 from exporter.emit.signature import emit_signature
 from exporter.emit.symbols import SymbolTable
 from exporter.emit.tensors import TensorTable, constant_name
-from exporter.emit.texts import check_fqn
+from exporter.emit.texts import check_fqns
 from exporter.emit.trees import CallEmitter
 from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
@@ -206,8 +206,7 @@ class _MethodEmitter:
 
     def _state(self) -> list[documents.NamedTensor]:
         state = self._program.state_dict
-        for key in state:
-            check_fqn(key, (self._name, "state"))
+        check_fqns(list(state), (self._name, "state"))
         return [documents.NamedTensor(key=key, tensor=self._tensors.place(key, state[key])) for key in state]
 
     def _constant_tensors(self) -> list[documents.NamedTensor]:

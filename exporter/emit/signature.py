@@ -18,7 +18,7 @@ from torch.export.graph_signature import (
 
 from exporter.emit.literals import emit_literal
 from exporter.emit.objects import emit_class_name
-from exporter.emit.texts import check_fqn, check_text
+from exporter.emit.texts import check_fqns, check_text
 from schema import signature as documents
 from schema.errors import Loc
 from schema.literals import Literal
@@ -50,6 +50,7 @@ def emit_argument(argument: Any, loc: Loc) -> documents.Argument:
 
 def emit_signature(signature: ExportGraphSignature) -> documents.Signature:
     """The whole section."""
+    check_fqns([spec.target for spec in signature.input_specs if spec.target is not None], ("inputs",))
     inputs = [_emit_input(spec, ("inputs", index)) for index, spec in enumerate(signature.input_specs)]
     outputs = [
         documents.Output(spec.kind.name.lower(), emit_argument(spec.arg, ("outputs", index)), spec.target)
@@ -59,8 +60,6 @@ def emit_signature(signature: ExportGraphSignature) -> documents.Signature:
 
 
 def _emit_input(spec: InputSpec, loc: Loc) -> documents.Input:
-    if spec.target is not None:
-        check_fqn(spec.target, loc)
     value = getattr(spec.arg, "value", None)
     if isinstance(value, str):
         check_text(value, (*loc, spec.arg.name))

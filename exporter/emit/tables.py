@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 Item = TypeVar("Item")
+Parts = TypeVarTuple("Parts")
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -33,9 +34,9 @@ class Table(Generic[Item]):
             self.rows.append(row)
         return place
 
-    def find(self, key: Hashable, make: Callable[[], Item]) -> int:
-        """The place of the row that stands for a key; it is made when the key is first seen."""
+    def find(self, key: Hashable, make: Callable[[*Parts], Item], *parts: *Parts) -> int:
+        """The place of the row that stands for a key; it is made of its parts when the key is first seen."""
         place = self._known.get(key)
         if place is None:
-            place = self._known[key] = self.place(make())
+            place = self._known[key] = self.place(make(*parts))
         return place

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 
 class _Memory(NamedTuple):
-    """One storage: its first tensor, its bytes where they are, and whether the archive leaves them out."""
+    """One storage: its first tensor, its size in bytes, and whether the archive leaves them out."""
 
     first: str
-    bytes: torch.Tensor
+    storage: torch.UntypedStorage
+    nbytes: int
     absent: bool
 
 
@@ -57,7 +58,7 @@ class TensorTable:
         self._tensors: dict[str, torch.Tensor] = {}
         self._places: dict[str, int] = {}
         self._objects: dict[int, int] = {}
-        self._storage_places: dict[tuple[str, int], int] = {}
+        self._storage_places: dict[tuple[torch.device | str, int], int] = {}
         self._memories: list[_Memory] = []
         self._rows: list[documents.Tensor] = []
         self._absent: set[str] = set()
@@ -114,7 +115,7 @@ class TensorTable:
         storages = [
             documents.Storage(
                 name=owners[place].name if place in owners else STORAGES + memory.first,
-                nbytes=memory.bytes.numel(),
+                nbytes=memory.nbytes,
                 blake3=b"",
                 absent=memory.absent,
             )
@@ -132,18 +133,18 @@ class TensorTable:
                 weights.setdefault(row.storage, []).append(row)
         for row in views:
             memory, given = self._memories[row.storage], weights.get(row.storage, [])
-            if not memory.absent or memory.bytes.is_meta or any(self._is_whole(each) for each in given):
+            if not memory.absent or _is_hollow(memory.storage) or any(self._is_whole(each) for each in given):
                 continue
             if all(_place(each) != _place(row) for each in given):
                 message = f"it shares memory with {given[0].name}, which is left out and does not hold it"
                 raise UnsupportedError(message, loc=(row.name,), remedy="clone it, or keep the weights")
-            if memory.bytes.numel() > most_absent(sum(map(_nbytes, given))):
-                message = f"it is a small part of {memory.bytes.numel()} bytes, and left out"
+            if memory.nbytes > most_absent(sum(map(_nbytes, given))):
+                message = f"it is a small part of {memory.nbytes} bytes, and left out"
                 raise UnsupportedError(message, loc=(row.name,), remedy="clone it, or keep the weights")
 
     def _is_whole(self, row: documents.Tensor) -> bool:
         """Whether a tensor is its whole storage, in order and as it is."""
-        whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].bytes.numel()
+        whole = row.offset == 0 and _nbytes(row) == self._memories[row.storage].nbytes
         return whole and is_contiguous(row.shape, row.strides) and is_plain(row)
 
     def _row(self, name: str, tensor: torch.Tensor, *, absent: bool) -> documents.Tensor:
@@ -154,22 +155,23 @@ class TensorTable:
         if isinstance(tensor, FakeTensor) and not absent:
             remedy = "leave the weights out with weights=False" if not name.startswith(RESERVED) else ""
             raise UnsupportedError("a fake tensor has no memory to store", loc=(name,), remedy=remedy)
-        fields: dict[str, Any] = {
-            "name": name,
-            "dtype": torch_name(tensor.dtype),
-            "shape": list(tensor.shape),
-            "strides": _strides(tensor),
-            "device": str(tensor.device),
-            "requires_grad": tensor.requires_grad,
-            "parameter": isinstance(tensor, torch.nn.Parameter),
-        }
-        composite = take_apart(tensor, (name,))
-        if composite is None:
-            return documents.Tensor(**fields, **self._view(name, tensor, absent=absent))
-        places = [self._add(part_name(name, key), part, absent=absent) for key, part in composite.parts.items()]
-        return documents.Tensor(**fields, storage=-1, **composite.fields(places))
+        return documents.Tensor(
+            name=name,
+            dtype=torch_name(tensor.dtype),
+            shape=list(tensor.shape),
+            strides=_strides(tensor),
+            device=str(tensor.device),
+            requires_grad=tensor.requires_grad,
+            parameter=isinstance(tensor, torch.nn.Parameter),
+            **self._content(name, tensor, absent=absent),
+        )
 
-    def _view(self, name: str, tensor: torch.Tensor, *, absent: bool) -> dict[str, Any]:
+    def _content(self, name: str, tensor: torch.Tensor, *, absent: bool) -> dict[str, Any]:
+        """What a tensor is a view of, or made of."""
+        composite = take_apart(tensor, (name,))
+        if composite is not None:
+            places = [self._add(part_name(name, key), part, absent=absent) for key, part in composite.parts.items()]
+            return {"storage": -1, **composite.fields(places)}
         return {
             "storage": self._storage(name, tensor, absent=absent),
             "offset": int(tensor.storage_offset()),
@@ -179,12 +181,12 @@ class TensorTable:
 
     def _storage(self, name: str, tensor: torch.Tensor, *, absent: bool) -> int:
         storage = tensor.untyped_storage()
+        nbytes = storage.nbytes()
         # An empty storage has no address of its own, so none is shared.
-        key = (str(tensor.device), _address(storage)) if storage.nbytes() else (name, 0)
+        key = (tensor.device, _address(storage)) if nbytes else (name, 0)
         place = self._storage_places.setdefault(key, len(self._memories))
         if place == len(self._memories):
-            content = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-            self._memories.append(_Memory(name, content, absent or _is_hollow(storage)))
+            self._memories.append(_Memory(name, storage, nbytes, absent or _is_hollow(storage)))
         elif absent:
             self._memories[place] = self._memories[place]._replace(absent=True)
         return place
@@ -209,7 +211,7 @@ def _address(storage: torch.UntypedStorage) -> int:
 
 def _same_view(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one is other or (
-        {type(one), type(other)} <= set(_PLAIN_TYPES)
+        {type(one), type(other)} <= _PLAIN_TYPES
         and one.layout is other.layout is torch.strided
         and _start(one) == _start(other)
         and _geometry(one) == _geometry(other)
@@ -224,14 +226,14 @@ def _geometry(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.dtype, tensor.device, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
 
 
-_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-_LAYOUTS = ("strided", *SPARSE_LAYOUTS)
+_PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
+_LAYOUTS = frozenset(getattr(torch, name) for name in ("strided", *SPARSE_LAYOUTS))
 
 _NOT_STORED: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor], str], str], ...] = (
     (is_functorch_wrapped, lambda _: "tensor that torch.func made, which has no data,", "compute it in forward"),
     (lambda t: t.is_nested, lambda _: "nested tensor", "store its values and offsets"),
     (
-        lambda t: type(t) not in (*_PLAIN_TYPES, FakeTensor) and not is_traceable_wrapper_subclass(t),
+        lambda t: not (type(t) in _PLAIN_TYPES or type(t) is FakeTensor or is_traceable_wrapper_subclass(t)),
         lambda t: f"tensor of type {type(t).__qualname__}",
         "convert it to a plain tensor first, or let its class define __tensor_flatten__",
     ),
@@ -241,7 +243,7 @@ _NOT_STORED: tuple[tuple[Callable[[torch.Tensor], bool], Callable[[torch.Tensor]
         "store its int_repr(), scale and zero point, and compute with those",
     ),
     (
-        lambda t: torch_name(t.layout) not in _LAYOUTS,
+        lambda t: t.layout not in _LAYOUTS,
         lambda t: f"tensor of layout {torch_name(t.layout)}",
         "convert it to a plain tensor first",
     ),
@@ -270,15 +272,20 @@ def _place(row: documents.Tensor) -> tuple[object, ...]:
     return row.dtype, row.offset, row.shape, row.strides
 
 
+def _in_memory(memory: _Memory) -> torch.UntypedStorage:
+    content: torch.UntypedStorage = memory.storage.cpu()  # type: ignore[no-untyped-call]
+    return content
+
+
 def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
     """A storage as the tensor that covers it."""
-    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), memory.bytes.cpu()
-    return Blob(owner.name, code, shape, content.data_ptr(), content.numel(), content)
+    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), _in_memory(memory)
+    return Blob(owner.name, code, shape, content.data_ptr(), memory.nbytes, content)
 
 
 def _flat_blob(memory: _Memory, width: int) -> Blob:
     """A storage that no tensor covers, as integers of its views' width, so that safetensors aligns it for them."""
-    content, nbytes = memory.bytes.cpu(), memory.bytes.numel()
+    content, nbytes = _in_memory(memory), memory.nbytes
     width = next(size for size in (8, 4, 2, 1) if size <= width and nbytes % size == 0)
     return Blob(STORAGES + memory.first, f"U{8 * width}", (nbytes // width,), content.data_ptr(), nbytes, content)
 

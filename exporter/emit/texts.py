@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from schema.errors import Loc, UnsupportedError
 from schema.literals import Entries, Items, Literal, Tuple
 from schema.names import is_fqn, is_identifier, is_plain_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def check_text(text: str, loc: Loc) -> str:
@@ -30,6 +35,17 @@ def check_fqn(name: str, loc: Loc) -> str:
             f"{name[:80]!r} cannot be an attribute's name in an archive", loc=loc, remedy="rename it"
         )
     return name
+
+
+def check_fqns(names: Sequence[str], loc: Loc) -> None:
+    """Refuse names of which one cannot be an attribute path; many of them at once.
+
+    Raises:
+        UnsupportedError: A part of one is empty or no plain text.
+    """
+    if not is_fqn(".".join(names)):
+        for name in names:
+            check_fqn(name, loc)
 
 
 def check_argument_name(name: object, loc: Loc) -> None:

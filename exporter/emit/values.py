@@ -64,7 +64,7 @@ class ValueEmitter:
         """The place of a strided tensor; one like it is mostly there, and found without making a row."""
         key = (value.dtype, value.device, value.requires_grad, value.shape, value.stride())
         try:
-            return self._table.find(key, lambda: self._tensor(value))
+            return self._table.find(key, self._tensor, value)
         except TypeError:  # sizes that vary have no hash: to compare them would be to guard on them
             return self._table.place(self._tensor(value))
 
