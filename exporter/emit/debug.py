@@ -24,14 +24,18 @@ _GENERATED = re.compile(r"<eval_with_key>\.\d+")
 _FRAME = re.compile(r"(?m)^(?=  File )")
 
 
-def short_path(path: str) -> str:
-    """A source path without what tells of the machine: relative to where Python found it, else the bare name."""
-    pure = PurePath(path)
-    if not pure.is_absolute():
-        return path
-    roots = sorted(filter(None, sys.path), key=len, reverse=True)
-    root = next((root for root in roots if pure.is_relative_to(root)), None)
-    return pure.relative_to(root).as_posix() if root else pure.name
+def _path_shortener() -> Callable[[str], str]:
+    """Gives source paths without what tells of the machine: relative to where Python finds it, else the bare name."""
+    roots = [PurePath(root) for root in sorted(filter(None, sys.path), key=len, reverse=True)]
+
+    def shorten(path: str) -> str:
+        pure = PurePath(path)
+        if not pure.is_absolute():
+            return path
+        root = next((root for root in roots if pure.is_relative_to(root)), None)
+        return pure.relative_to(root).as_posix() if root else pure.name
+
+    return cache(shorten)
 
 
 def emit_debug(modules: list[fx.GraphModule], *, keep_paths: bool) -> documents.Debug:
@@ -41,8 +45,7 @@ def emit_debug(modules: list[fx.GraphModule], *, keep_paths: bool) -> documents.
         modules: The graph modules, in the order of the ``graph`` section.
         keep_paths: Whether to keep absolute paths of source files.
     """
-    shorten: Callable[[str], str] = (lambda path: path) if keep_paths else short_path
-    emitter = _DebugEmitter(shorten)
+    emitter = _DebugEmitter(str if keep_paths else _path_shortener())
     nodes = [emitter.nodes([node.meta for node in module.graph.nodes]) for module in modules]
     return documents.Debug(
         frames=emitter.frames.rows, stacks=emitter.stacks.rows, sources=emitter.sources.rows, nodes=nodes
@@ -54,7 +57,7 @@ class _DebugEmitter:
         self.frames: Table[str] = Table()
         self.stacks: Table[list[int]] = Table()
         self.sources: Table[list[documents.SourceName]] = Table()
-        self._shorten = cache(shorten)
+        self._shorten = shorten
 
     def nodes(self, metas: list[dict[str, Any]]) -> documents.NodesDebug:
         stacks = [self._stack(meta["stack_trace"] or "") if "stack_trace" in meta else 0 for meta in metas]

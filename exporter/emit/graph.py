@@ -160,7 +160,7 @@ class GraphEmitter:
         return (documents.ListOf if isinstance(value, list) else documents.TupleOf)(operands(value))
 
     def _keyword_arguments(self, kwargs: Mapping[str, Any], places: Mapping[fx.Node, int], place: int, loc: Loc) -> int:
-        operands = [self._operand(arg, places, place, loc) for arg in kwargs.values()]
+        operands = [self._operand(arg, places, place, loc) for arg in kwargs.values()] if kwargs else []
         return self._keywords.find((*kwargs, *operands), documents.Keywords, list(kwargs), operands)
 
     def _value(self, node: fx.Node) -> int:

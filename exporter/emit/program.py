@@ -24,14 +24,14 @@ from exporter.emit.ports import emit_ports
 from exporter.emit.providers import find_provider
 from exporter.emit.signature import emit_signature
 from exporter.emit.symbols import SymbolTable
-from exporter.emit.tensors import TensorTable, constant_name
+from exporter.emit.tensors import Stored, TensorTable, constant_name
 from exporter.emit.texts import check_fqns
 from exporter.emit.trees import CallEmitter
 from exporter.torch_internals import OpOverload, find_shape_env, pytree
 from schema import manifest as documents
 from schema.codec import compress, decode, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError
-from schema.graph import ObjectValue, SparseValue, SubclassValue
+from schema.graph import ObjectValue, ProgramGraph, SparseValue, SubclassValue
 from schema.names import example_name, section_name
 from schema.operators import LISTED_NAMESPACES, listed_operators
 from schema.version import ABSENT_STORAGES, FORMAT_VERSION
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from torch.export.graph_signature import CustomObjArgument
 
     from schema.calls import Calls
-    from schema.graph import Value
 
 _PRODUCER: Final = documents.Producer(
     name="program-archive",
@@ -106,11 +105,7 @@ def emit_programs(
         methods=methods,
         storages=stored.storages,
         tensors=stored.tensors,
-        features=sorted(
-            features.union(
-                *map(_features, stored.tensors), *map(_features, stored.storages), *map(_features, objects.rows)
-            )
-        ),
+        features=sorted(features | _shared_features(stored, objects.rows)),
         objects=objects.rows,
     )
     return Emitted(manifest, [*stored.blobs, *sections])
@@ -124,25 +119,28 @@ def _guards(program: torch.export.ExportedProgram) -> Guards:
     return guards
 
 
-def _features(row: documents.Tensor | documents.Storage | documents.Object | Value) -> set[str]:
-    """What a reader must understand to make the right value of a row."""
-    match row:
-        case documents.Tensor():
-            needed = {
-                "conjugate": row.conjugate or row.negative,
-                "sparse": row.sparse is not None,
-                "subclass": row.subclass is not None,
-            }
-            return {name for name, is_needed in needed.items() if is_needed}
-        case documents.Storage():
-            return {ABSENT_STORAGES} if row.absent else set()
-        case documents.Object() | ObjectValue():
-            return {"objects"}
-        case SparseValue():
-            return {"sparse"}
-        case SubclassValue():
-            return {"subclass"}
-    return set()
+def _shared_features(stored: Stored, objects: Sequence[documents.Object]) -> set[str]:
+    """What a reader must understand to make the right tensors and objects."""
+    needed = {
+        "conjugate": any(row.conjugate or row.negative for row in stored.tensors),
+        "objects": bool(objects),
+        "sparse": any(row.sparse is not None for row in stored.tensors),
+        "subclass": any(row.subclass is not None for row in stored.tensors),
+        ABSENT_STORAGES: any(row.absent for row in stored.storages),
+    }
+    return {name for name, is_needed in needed.items() if is_needed}
+
+
+def _graph_features(graph: ProgramGraph) -> set[str]:
+    """What a reader must understand to make the right graphs."""
+    kinds = set(map(type, graph.values))
+    needed = {
+        "attributes": any(each.attributes for each in graph.graphs),
+        "objects": ObjectValue in kinds,
+        "sparse": SparseValue in kinds,
+        "subclass": SubclassValue in kinds,
+    }
+    return {name for name, is_needed in needed.items() if is_needed}
 
 
 class _MethodEmitter:
@@ -173,9 +171,7 @@ class _MethodEmitter:
         state, constants, objects = self._state(), self._constant_tensors(), self._constant_objects()
         graphs = GraphEmitter(symbols, self._place_constant, self._place_fake)
         graph = graphs.document(program)
-        self.features = set().union(*map(_features, graph.values))
-        if any(each.attributes for each in graph.graphs):
-            self.features.add("attributes")
+        self.features = _graph_features(graph)
         example = program.example_inputs if examples else None
         calls = CallEmitter().document(program.module_call_graph, example)
         parts: dict[str, msgspec.Struct] = {
