@@ -155,8 +155,13 @@ class TestRoundTrip:
         assert other.read_bytes() == path.read_bytes()
         assert size == path.stat().st_size
 
-    def test_the_manifest_is_made_from_the_digests_of_everything_else(self, tmp_path: Path) -> None:
-        contents = {"empty": b"", "small": b"abc", "large": bytes(range(256)) * 1000}
+    @pytest.mark.parametrize("threads", [0, 1, 4])
+    def test_the_manifest_is_made_from_the_digests_of_everything_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    ) -> None:
+        monkeypatch.setattr("archive.writing._HASH_THREADS", max(1, threads))
+        monkeypatch.setattr("archive.writing._SMALL_BYTES", 0 if threads else 2**30)
+        contents = {"empty": b"", "large": bytes(range(256)) * 1000, **{f"{n}": b"abc" * n for n in range(100)}}
         blobs = [bytes_blob(name, content) for name, content in contents.items()]
         write_archive(tmp_path / "x", blobs, msgspec.msgpack.encode)
         with safe_open(tmp_path / "x", framework="numpy") as file:

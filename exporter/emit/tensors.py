@@ -202,7 +202,7 @@ def _strides(tensor: torch.Tensor) -> list[int] | None:
 
 def _is_hollow(storage: torch.UntypedStorage) -> bool:
     """Whether a storage has a size but no memory: on the meta device, or of a fake tensor."""
-    return storage.device.type == "meta"
+    return storage.device != _CPU and storage.device.type == "meta"  # to ask for the type takes ten times as long
 
 
 def _address(storage: torch.UntypedStorage) -> int:
@@ -226,6 +226,7 @@ def _geometry(tensor: torch.Tensor) -> tuple[object, ...]:
     return tensor.dtype, tensor.device, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg()
 
 
+_CPU = torch.device("cpu")
 _PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer})
 _LAYOUTS = frozenset(getattr(torch, name) for name in ("strided", *SPARSE_LAYOUTS))
 
@@ -272,20 +273,23 @@ def _place(row: documents.Tensor) -> tuple[object, ...]:
     return row.dtype, row.offset, row.shape, row.strides
 
 
-def _in_memory(memory: _Memory) -> torch.UntypedStorage:
-    content: torch.UntypedStorage = memory.storage.cpu()  # type: ignore[no-untyped-call]
-    return content
+def _in_memory(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    return storage if storage.device == _CPU else storage.cpu()  # type: ignore[no-untyped-call]
 
 
 def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
     """A storage as the tensor that covers it."""
-    code, shape, content = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape), _in_memory(memory)
+    code, shape, content = (
+        CARRIERS[owner.dtype].code,
+        stored_shape(owner.dtype, owner.shape),
+        _in_memory(memory.storage),
+    )
     return Blob(owner.name, code, shape, content.data_ptr(), memory.nbytes, content)
 
 
 def _flat_blob(memory: _Memory, width: int) -> Blob:
     """A storage that no tensor covers, as integers of its views' width, so that safetensors aligns it for them."""
-    content, nbytes = _in_memory(memory), memory.nbytes
+    content, nbytes = _in_memory(memory.storage), memory.nbytes
     width = next(size for size in (8, 4, 2, 1) if size <= width and nbytes % size == 0)
     return Blob(STORAGES + memory.first, f"U{8 * width}", (nbytes // width,), content.data_ptr(), nbytes, content)
 
