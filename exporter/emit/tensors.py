@@ -279,11 +279,8 @@ def _in_memory(storage: torch.UntypedStorage) -> torch.UntypedStorage:
 
 def _owned_blob(memory: _Memory, owner: documents.Tensor) -> Blob:
     """A storage as the tensor that covers it."""
-    code, shape, content = (
-        CARRIERS[owner.dtype].code,
-        stored_shape(owner.dtype, owner.shape),
-        _in_memory(memory.storage),
-    )
+    code, shape = CARRIERS[owner.dtype].code, stored_shape(owner.dtype, owner.shape)
+    content = _in_memory(memory.storage)
     return Blob(owner.name, code, shape, content.data_ptr(), memory.nbytes, content)
 
 
