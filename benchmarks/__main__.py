@@ -13,10 +13,10 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks import markdown
 from benchmarks.bars import BARS
 from benchmarks.files import failures, prepare
 from benchmarks.machine import describe
-from benchmarks.markdown import table
 from benchmarks.measuring import ROUNDS
 from benchmarks.plot import draw
 from benchmarks.processes import ROOT
@@ -36,7 +36,7 @@ def main() -> None:
     if options.json:
         write_json(report, options.json)
     if options.markdown:
-        options.markdown.write_text(table(report))
+        options.markdown.write_text(f"{markdown.overview(report)}\n{markdown.figures(report)}")
     if options.plot:
         draw(report, options.plot)
     print(f"\nthe bars are {'met' if report.met else 'not met'}")
@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "bench", help="where programs are kept")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table of it")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables of README.md and docs/speed.md")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it, as .svg or .png")
     parser.add_argument(
         "--from", dest="read", type=Path, metavar="FILE", help="what --json wrote, instead of measuring"

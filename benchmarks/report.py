@@ -58,7 +58,7 @@ def _row(program: str, figure: Figure) -> str:
     spread = f"{number_text(low)} to {number_text(high)}" if len(figure.values) > 1 else ""
     met = {None: "", True: "yes", False: "NO"}[figure.met]
     median = f"{number_text(figure.median)} {figure.unit:2}"
-    return f"{program:15}{figure.what:45}{median:>14}{spread:>22}{_goal(figure.goal):>10}  {met}".rstrip()
+    return f"{program:15}{figure.what:45}{median:>14}{spread:>22}{goal_text(figure.goal):>10}  {met}".rstrip()
 
 
 def write_json(report: Report, file: Path) -> None:
@@ -87,7 +87,8 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _goal(goal: Goal | None) -> str:
+def goal_text(goal: Goal | None) -> str:
+    """A goal in signs."""
     return f"{_SIGNS[goal.kind]} {number_text(goal.limit)}" if goal else ""
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import files
+from benchmarks import files, markdown
 from benchmarks.__main__ import measure
 from benchmarks.bars import BARS, calling, loading
+from benchmarks.measuring import Figure, Goal
 from benchmarks.plot import draw
 from benchmarks.processes import apart, fresh
-from benchmarks.report import heading, read_json, rows, write_json
+from benchmarks.report import Report, heading, read_json, rows, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers
 
@@ -42,6 +43,14 @@ def test_the_benchmarks_run_and_are_read_back(cache: Path, capsys: pytest.Captur
     for number, programs in again.bars.items():
         assert heading(number, BARS[number].title) in shown
         assert "\n".join(rows("tiny", programs["tiny"])) in shown
+
+
+def test_the_tables_have_a_row_for_each_program_and_for_each_goal() -> None:
+    goal = Goal("least", 2)
+    slow, fast = (Figure("load", "x", [value], goal, {"ours": [4.0], "export": [4.0 * value]}) for value in (1, 3))
+    report = Report({}, {1: {"one": [slow, Figure("size", "B", [1])], "other": [fast]}})
+    assert markdown.overview(report).splitlines()[2:] == ["| one | 4 | 4 | 1 |", "| other | 4 | 12 | 3 |"]
+    assert markdown.figures(report).splitlines()[2:] == ["| 1: load, x | 1 | **3** | >= 2 |"]
 
 
 def test_a_fresh_process_says_what_it_took(cache: Path) -> None:
