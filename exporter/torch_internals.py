@@ -344,6 +344,13 @@ def tree_serializer(kind: Any) -> TreeSerializer | None:
     )
 
 
+def module_tensors(spec: Any) -> list[str] | None:
+    """Names of the tensors of a module that torch took apart; None for what is no module, or took itself apart."""
+    context = spec.context
+    is_module = isinstance(context, list) and len(context) == 2 and hasattr(context[1], "_proto_cls")
+    return context[0] if is_module else None
+
+
 is_zero_tensor: Any = torch._is_zerotensor
 """Whether a tensor stands for zeros that are nowhere in memory, as derivatives do in forward mode."""
 

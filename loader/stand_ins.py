@@ -36,9 +36,9 @@ class StandIn(metaclass=_StandInType):
         vars(self)["_items"] = dict(zip(field_names(context, len(items)), items, strict=True))
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_"):
-            if name in self._items:
-                return self._items[name]
+        if not name.startswith("__"):  # which Python and torch look for in every object
+            if name in (items := vars(self).get("_items", {})):  # one that is being copied has none yet
+                return items[name]
             if name in type(self).__archive_type__.fields:
                 return None
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

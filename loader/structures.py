@@ -16,7 +16,8 @@ def flatten_as(spec: TreeSpec, value: Any, name: str) -> list[Any]:
     """The leaves of a value, in the order of a tree spec.
 
     Dictionaries may have their keys in another order. A named tuple stands for any of the same fields. For a class
-    that is not known here, a mapping of its fields or anything with such attributes will do.
+    that is not known here, a mapping of its fields or anything with such attributes will do; for a module, any that
+    has tensors of the same names.
 
     Args:
         spec: The tree spec.
@@ -56,6 +57,8 @@ def _keys(spec: TreeSpec, count: int) -> list[Any] | None:
 
 def _parts_by_key(spec: TreeSpec, value: Any, keys: list[Any], name: str) -> list[Any]:
     is_dict = isinstance(spec.type, type) and issubclass(spec.type, dict)
+    if isinstance(value, torch.nn.Module) and _stands_for_module(spec):
+        value = dict(value.named_parameters()) | dict(value.named_buffers())
     if isinstance(value, Mapping):
         if set(value) == set(keys):
             return [value[key] for key in keys]
@@ -65,6 +68,11 @@ def _parts_by_key(spec: TreeSpec, value: Any, keys: list[Any], name: str) -> lis
             return [getattr(value, key) for key in keys]
         found = f"type {type(value).__name__}"
     raise InputError(f"{name} has {found}, expected {_describe(spec)} with {', '.join(map(str, keys)) or 'nothing'}")
+
+
+def _stands_for_module(spec: TreeSpec) -> bool:
+    cls = spec.type
+    return isinstance(cls, type) and issubclass(cls, StandIn) and cls.__archive_type__.kind == "module"
 
 
 def _parts_in_order(spec: TreeSpec, value: Any, count: int, name: str) -> list[Any]:

@@ -7,8 +7,11 @@ from msgspec import Struct
 from schema.literals import Literal, Row
 from schema.signature import Argument
 
-TREE_KINDS: Final = ("builtin", "namedtuple", "structseq", "mapping", "sequence", "object")
-"""``builtin`` is a container of Python or torch; the others say how values of a user's class behave."""
+TREE_KINDS: Final = ("builtin", "namedtuple", "structseq", "mapping", "sequence", "object", "module")
+"""``builtin`` is a container of Python or torch; the others say how values of a user's class behave.
+
+A ``module`` is one that ``forward`` takes as an argument: a container of its parameters and buffers.
+"""
 
 DESCRIPTION: Final = "__archive_type__"
 
@@ -22,7 +25,8 @@ class Branch(Row, frozen=True, tag="branch"):
 
     Attributes:
         container: Place in the table of types.
-        context: What its type must know to put it together again: the keys of a dictionary, for example.
+        context: What its type must know to put it together again: the keys of a dictionary, for example, or the names
+            that tensors have in a module.
         children: Its parts.
     """
 

@@ -12,7 +12,9 @@ from torch._library.fake_class_registry import FakeScriptObject
 from torch.fx.traceback import NodeSource
 from torch.utils import _pytree as pytree
 
+import loader
 from exporter.emit.debug import qualified_name
+from exporter.torch_internals import module_tensors
 
 _GENERATED_FILE = re.compile(r"<eval_with_key>(\.\d+)?")
 """The "file" of generated code; torch numbers them through a whole process."""
@@ -121,10 +123,8 @@ def same(left: Any, right: Any) -> bool:
         case NodeSource():  # names the graph by its address
             parts = ("name", "target", "pass_name", "action", "from_node")
             return isinstance(right, NodeSource) and all(same(getattr(left, p), getattr(right, p)) for p in parts)
-        case torch.nn.Module():  # an example input; perhaps a copy
-            return type(left) is type(right) and same(dict(left.state_dict()), dict(right.state_dict()))
-        case pytree.TreeSpec():  # the context of a module is of a class made anew for each capture
-            return isinstance(right, pytree.TreeSpec) and left == right
+        case pytree.TreeSpec():
+            return isinstance(right, pytree.TreeSpec) and plain_spec(left) == plain_spec(right)
         case torch._ops.OperatorBase():  # metadata holds copies of operators
             return type(left) is type(right) and left.name() == right.name()
         case _ if dataclasses.is_dataclass(left) and not isinstance(left, type) and type(left) is type(right):
@@ -282,8 +282,35 @@ def _without_address(place: int, key: Any) -> Any:
 
 
 def _flat(inputs: Any) -> Any:
-    leaves, spec = pytree.tree_flatten(inputs)
+    leaves, spec = pytree.tree_flatten(pytree.tree_map(_plain_module, inputs, is_leaf=_is_module))
     return leaves, spec
+
+
+def _is_module(value: Any) -> bool:
+    """Is it a module, or what stands for one that came from a file?"""
+    return isinstance(value, torch.nn.Module) or _stands_for_module(type(value))
+
+
+def _stands_for_module(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, loader.StandIn) and kind.__archive_type__.kind == "module"
+
+
+def _plain_module(value: Any) -> Any:
+    """A module as a dictionary of its tensors; anything else as it is."""
+    if not _is_module(value):
+        return value
+    is_real = isinstance(value, torch.nn.Module)
+    tensors = dict(value.named_parameters()) | dict(value.named_buffers()) if is_real else dict(value.items())
+    return {"a module of class": qualified_name(type(value))} | tensors
+
+
+def plain_spec(spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    """A tree spec with dictionaries in place of modules: torch's have a context that names an object."""
+    names = spec.context if _stands_for_module(spec.type) else module_tensors(spec)
+    children = [plain_spec(child) for child in spec.children()]
+    if names is None:
+        return spec if spec.is_leaf() else pytree.TreeSpec(spec.type, spec.context, children)
+    return pytree.TreeSpec(dict, [qualified_name(spec.type), *names], children)
 
 
 def _difference(actual: Any, expected: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from tests.program_equality import bits, describe_tensor, facts, has_no_data, normal
+from tests.program_equality import bits, describe_tensor, facts, has_no_data, normal, plain_spec
 
 
 def program_texts(program: torch.export.ExportedProgram) -> dict[str, str]:
@@ -41,8 +41,9 @@ def describe(value: Any) -> str:
         case torch.fx.GraphModule():
             return "a graph"
         case pytree.TreeSpec():  # a class that is not there comes back as a stand-in of its name
-            kind = value.type and f"{value.type.__module__}.{value.type.__qualname__}"
-            return f"{kind}({describe(value.context)}, {', '.join(map(describe, value.children()))})"
+            spec = plain_spec(value)
+            kind = spec.type and f"{spec.type.__module__}.{spec.type.__qualname__}"
+            return f"{kind}({describe(spec.context)}, {', '.join(map(describe, spec.children()))})"
         case torch._ops.OperatorBase():
             return f"operator {value.name()}"
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):

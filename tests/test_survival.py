@@ -21,7 +21,7 @@ import archive
 import exporter
 import loader
 from exporter import Call
-from schema.errors import FormatError, UnsupportedError
+from schema.errors import FormatError, InputError, UnsupportedError
 from tests.databases.judging import assert_survives
 from tests.program_equality import same
 from tests.rewriting import rewrite
@@ -238,11 +238,54 @@ def test_what_no_reader_calls_is_refused_at_save(tmp_path: Path) -> None:
         exporter.save(program, tmp_path / "program")
 
 
-def test_a_module_among_the_inputs_is_refused_at_save(tmp_path: Path) -> None:
-    program = exporter.capture(Model(lambda _, x, module: module(x)), (X, torch.nn.Linear(4, 4)))
-    with pytest.raises(UnsupportedError, match="an input is a module, of class Linear") as caught:
-        exporter.save(program, tmp_path / "program")
-    assert caught.value.remedy == "make it a submodule of the captured one, or pass its tensors"
+class Scale(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self._by = torch.nn.Parameter(torch.rand(4))
+        self.register_buffer("offset", torch.rand(4), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self._by + self.offset
+
+
+class TakesModules(torch.nn.Module):
+    def forward(self, x: torch.Tensor, parts: list[Any], scale: Any, *, distance: Any) -> torch.Tensor:
+        return distance(parts[0](x), scale(x))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.utils._pytree._register_pytree_node`:FutureWarning")  # by torch itself
+@pytest.mark.parametrize("capture", [exporter.capture, torch.export.export])
+def test_modules_among_the_inputs_are_their_tensors(capture: Callable[..., Any], tmp_path: Path) -> None:
+    path, scale = tmp_path / "program", Scale()
+    parts, given = [torch.nn.Sequential(torch.nn.Linear(4, 4))], {"distance": torch.nn.PairwiseDistance()}
+    program = capture(TakesModules(), (X, parts, scale), given)
+    assert_survives(program, path)
+    exporter.save(program, path, record_outputs=True)
+    assert loader.verify(path).ok
+    assert [port.name for port in archive.inspect(path).methods[0].inputs] == [
+        *("x", "parts[0]['0.weight']", "parts[0]['0.bias']", "scale._by", "scale.offset"),
+    ]
+    expected = program.module()(X, parts, scale, **given)
+    run, loaded = loader.load_module(path), loader.load(path)
+    args, kwargs = loaded.example_inputs
+    assert same(loaded.module()(*args, **kwargs), expected)
+    assert same(run(*args, **kwargs), expected)
+    assert same(run(X, parts, scale, **given), expected)
+    assert same(run(X, parts, {"_by": scale._by, "offset": scale.offset}, **given), expected)
+    with pytest.raises(InputError, match=r"scale has keys weight, expected a Scale with _by, offset"):
+        run(X, parts, torch.nn.Linear(4, 4, bias=False), **given)
+
+
+def test_a_module_among_the_inputs_has_one_name_per_tensor(tmp_path: Path) -> None:
+    exporter.save(exporter.capture(Model(lambda _, x, module: module(x)), (X, torch.nn.Linear(4, 4))), tmp_path / "a")
+
+    def repeat(documents: dict[str, Any], _manifest: dict[str, Any]) -> None:
+        module = documents["calls"]["entries"][0][1][2][3][0][3][1]
+        module[2][1] = ["weight", "weight"]
+
+    rewrite(tmp_path / "a", tmp_path / "b", repeat)
+    with pytest.raises(FormatError, match=r"not one name per tensor of a module \(at calls"):
+        loader.load(tmp_path / "b")
 
 
 class Fields(collections.OrderedDict[str, Any]):

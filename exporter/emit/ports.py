@@ -11,7 +11,7 @@ from torch.export.graph_signature import CustomObjArgument
 
 from exporter.emit.literals import emit_literal, torch_name
 from exporter.emit.objects import emit_class_name
-from exporter.torch_internals import find_shape_env, pytree, user_labels
+from exporter.torch_internals import TreeSpec, find_shape_env, module_tensors, pytree, user_labels
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
 from schema.names import is_identifier
@@ -56,14 +56,31 @@ def _input_names(call: Any, count: int) -> list[str]:
 
 
 def _names(spec: Any, count: int, root: str) -> list[str]:
+    suffixes = _suffixes(spec)
     try:
-        value = pytree.tree_unflatten([0] * count, spec)
+        value = pytree.tree_unflatten([0] * len(suffixes), _without_modules(spec))
         paths = [_path(value, path) for path, _ in pytree.tree_flatten_with_path(value)[0]]
     except Exception:  # a user's class may refuse plain numbers, in whatever way; names are for people only
         paths = []
-    if len(paths) != count:
+    if len(paths) != len(suffixes):
         return [f"{root}[{index}]" for index in range(count)]
-    return [root + path for path in paths]
+    return [root + path + suffix for path, inner in zip(paths, suffixes, strict=True) for suffix in inner]
+
+
+def _without_modules(spec: Any) -> Any:
+    """A tree spec with a leaf for each module, which cannot be put together of numbers."""
+    if spec.is_leaf() or module_tensors(spec) is not None:
+        return pytree.treespec_leaf()
+    return TreeSpec(spec.type, spec.context, [_without_modules(child) for child in spec.children()])
+
+
+def _suffixes(spec: Any) -> list[list[str]]:
+    """For each leaf of a tree spec without modules, how the names of its inputs end."""
+    if spec.is_leaf():
+        return [[""]]
+    if (names := module_tensors(spec)) is not None:
+        return [[f".{name}" if is_identifier(name) else f"[{name!r}]" for name in names]]
+    return [suffix for child in spec.children() for suffix in _suffixes(child)]
 
 
 def _path(value: Any, path: Sequence[Any]) -> str:

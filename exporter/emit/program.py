@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from archive.documents import check_document
 from archive.writing import Blob, bytes_blob
+from exporter.capture.module_inputs import modules_as_containers
 from exporter.emit.debug import emit_debug
 from exporter.emit.graph import GraphEmitter
 from exporter.emit.guards import Guards, read_guards
@@ -173,7 +174,9 @@ class _MethodEmitter:
         graph = graphs.document(program)
         self.features = _graph_features(graph)
         example = program.example_inputs if examples else None
-        calls = CallEmitter().document(program.module_call_graph, example)
+        with modules_as_containers(example):
+            flat = None if example is None else pytree.tree_leaves(example)
+            calls = CallEmitter().document(program.module_call_graph, example)
         parts: dict[str, msgspec.Struct] = {
             "graph": graph,
             "signature": signature,
@@ -183,7 +186,6 @@ class _MethodEmitter:
         }
         sections, blobs = _pack(self._name, parts)
         inputs, outputs = emit_ports(program)
-        flat = None if example is None else pytree.tree_leaves(example)
         method = documents.Method(
             name=self._name,
             sections=sections,

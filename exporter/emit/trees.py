@@ -17,6 +17,7 @@ from exporter.emit.texts import check_argument_name, check_fqn, check_keys
 from exporter.torch_internals import (
     ModuleCallEntry,
     TreeSpec,
+    module_tensors,
     pytree,
     tree_serializer,
 )
@@ -64,9 +65,6 @@ class CallEmitter:
         """
         if spec.is_leaf():
             return documents.Leaf()
-        if isinstance(spec.type, type) and issubclass(spec.type, torch.nn.Module):
-            remedy = "make it a submodule of the captured one, or pass its tensors"
-            raise UnsupportedError(f"an input is a module, of class {spec.type.__qualname__}", loc=loc, remedy=remedy)
         kind = _describe(spec)
         children = [self.tree(child, (*loc, index), inputs=inputs) for index, child in enumerate(spec.children())]
         context = _context(spec, kind, loc)
@@ -100,6 +98,8 @@ def _describe(spec: TreeSpec) -> documents.TreeType:
     cls = spec.context if spec.type is namedtuple else spec.type  # noqa: PYI024 - torch's own marker
     if described := getattr(cls, documents.DESCRIPTION, None):
         return described  # type: ignore[no-any-return]
+    if module_tensors(spec) is not None:
+        return documents.TreeType(name=f"{cls.__module__}.{cls.__qualname__}", kind="module")
     serializer = tree_serializer(spec.type)
     name = serializer.name if serializer and cls is spec.type else None
     return documents.TreeType(
@@ -127,6 +127,8 @@ def _fields(cls: type) -> list[str]:
 def _context(spec: TreeSpec, kind: documents.TreeType, loc: Loc) -> Literal:
     if kind.kind in ("namedtuple", "structseq"):
         return None
+    if (names := module_tensors(spec)) is not None:
+        return Items([emit_literal(name, loc) for name in names])
     context = spec.context
     if spec.type is defaultdict:
         factory, keys = context

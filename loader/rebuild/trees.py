@@ -83,7 +83,9 @@ class TreeBuilder:
             known = hasattr(cls, documents.DESCRIPTION)
             return TreeSpec(namedtuple, cls, children) if known else TreeSpec(cls, None, children)  # noqa: PYI024
         context = self._literals.build(tree.context, loc)
-        if kind.kind == "builtin":
+        if kind.kind == "module":
+            _check_names(context, len(children), loc)
+        elif kind.kind == "builtin":
             context = _builtin_context(cls, context, len(children), loc)
         elif kind.dumped and not hasattr(cls, documents.DESCRIPTION):
             context = _read_context(cls, context, loc)
@@ -158,7 +160,7 @@ def _find_class(kind: documents.TreeType, loc: Loc) -> Any:
         return _BUILTIN[kind.name]
     for part in (*kind.name.split("."), *kind.fields):
         check_identifier(part.strip("<>"), loc)
-    found = _imported_namedtuple(kind) if kind.kind == "namedtuple" else find_registered(kind.name)
+    found = _find_own(kind)
     own = None if found is None else _kind_of(found)
     if found is not None and own is None:
         raise FormatError("a container of Python or torch as one of a user's", loc=loc)
@@ -170,6 +172,20 @@ def _find_class(kind: documents.TreeType, loc: Loc) -> Any:
         return stand_in(kind)
     except ValueError as error:
         raise FormatError(f"no such class: {error}", loc=loc) from error
+
+
+def _check_names(context: Any, count: int, loc: Loc) -> None:
+    """See to it that the tensors of a module have one name each."""
+    is_list = isinstance(context, list) and all(isinstance(name, str) for name in context)
+    if not is_list or len({*context}) != len(context) or len(context) != count:
+        raise FormatError("not one name per tensor of a module", loc=loc)
+
+
+def _find_own(kind: documents.TreeType) -> Any:
+    """The class of this process that a description names, if there is one."""
+    if kind.kind == "module":  # of which tensors alone make none
+        return None
+    return _imported_namedtuple(kind) if kind.kind == "namedtuple" else find_registered(kind.name)
 
 
 def _kind_of(cls: type) -> str | None:
