@@ -1,7 +1,7 @@
 """A zoo of `transformers`: what of its architectures runs with a small configuration and plain inputs.
 
-Hardly anything is said about single architectures: a size is set where a configuration has a field of that name, an
-input is given where ``forward`` has an argument of that name. What does not run so is no case.
+Nothing is said about single architectures: a size is set where a configuration has a field of that name, an input is
+given where ``forward`` has an argument of that name. What runs in none of a few ways to do so is no case.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the library itself, on import
     import transformers
+    from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
     from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -110,6 +111,13 @@ _SEQUENCES: dict[str, Callable[[int], list[int]]] = {
 }
 """The same for fields that hold one size for each stage."""
 
+_SHARES = (0, 16, 4, 1)
+"""Ways to make a configuration small, of which the first is taken that gives a model that runs.
+
+Sizes are those above (0), or a share of the default, so that it still holds what the configuration says of its sizes:
+that rotary sections add up to the size of a head, say. The depth and the vocabulary are small in any case.
+"""
+
 _WITH_HEAD = ("SEQ_TO_SEQ_CAUSAL_LM", "SPEECH_SEQ_2_SEQ", "MASKED_LM", "CAUSAL_LM")
 """Kinds of model to take instead of the base model, which they contain; the first that an architecture has."""
 
@@ -127,7 +135,26 @@ _INPUTS: dict[str, Callable[[Any], list[torch.Tensor]]] = {
 }
 """The shapes that an input of a name may have, by argument of ``forward``."""
 
-_MOST_PARAMETERS = 5_000_000
+_FURTHER_INPUTS: dict[str, Callable[[Any], list[torch.Tensor]]] = {
+    "bbox": lambda _: [torch.zeros(_BATCH, _LENGTH, 4, dtype=torch.int64)],
+    "grid_thw": lambda _: [torch.tensor([[1, 4, 4]])],
+    "hidden_states": lambda config: [torch.rand(16, _patch_volume(config))],
+    "input_features_mask": lambda config: [
+        torch.ones(_BATCH, 2 * _find(config, "max_source_positions", 32), dtype=torch.int64)
+    ],
+    "merge_sizes": lambda _: [torch.ones(1, dtype=torch.int64)],
+    "past_values": lambda config: [
+        torch.rand(_BATCH, _find(config, "context_length", 32), _find(config, "num_input_channels", 1)),
+        torch.rand(_BATCH, _find(config, "context_length", 32)),
+    ],
+    "pixel_values": lambda config: [torch.rand(16, _patch_volume(config)), *_INPUTS["pixel_values"](config)],
+    "pixel_values_videos": lambda config: [_image(config, _find(config, "num_frames", 2))],
+    "visual_feats": lambda config: [torch.rand(_BATCH, _LENGTH, _find(config, "visual_feat_dim", 32))],
+    "visual_pos": lambda _: [torch.rand(_BATCH, _LENGTH, 4)],
+}
+"""Those that are given where it does not run without."""
+
+_MOST_PARAMETERS = 30_000_000
 _BATCH, _LENGTH, _SAMPLES = 2, 8, 1600
 
 
@@ -137,8 +164,13 @@ def model_types() -> dict[str, str]:
     kinds = [*(f"MODEL_FOR_{kind}_MAPPING_NAMES" for kind in _WITH_HEAD), "MODEL_MAPPING_NAMES"]
     found = dict[str, str]()
     for kind in reversed(kinds):
-        found |= {key: name if isinstance(name, str) else name[0] for key, name in getattr(modeling_auto, kind).items()}
+        found |= {key: _names(name)[0] for key, name in getattr(modeling_auto, kind).items()}
     return {key: found[key] for key in modeling_auto.MODEL_MAPPING_NAMES}
+
+
+def _names(classes: str | Sequence[str]) -> Sequence[str]:
+    """The classes that an architecture has in a mapping."""
+    return [classes] if isinstance(classes, str) else classes
 
 
 def build(model_type: str) -> tuple[torch.nn.Module, dict[str, Any]] | None:
@@ -150,30 +182,45 @@ def build(model_type: str) -> tuple[torch.nn.Module, dict[str, Any]] | None:
     Returns:
         The model in evaluation, and keyword arguments; None if it does not run like this.
     """
+    names = dict.fromkeys((model_types()[model_type], *_names(modeling_auto.MODEL_MAPPING_NAMES[model_type])))
+    models = (_model(model_type, name, share) for share in _SHARES for name in names)
+    built = filter(None, models)
+    return next(((model, inputs) for model in built for inputs in _inputs(model) if _runs(model, inputs)), None)
+
+
+def _model(model_type: str, name: str, share: int) -> torch.nn.Module | None:
     try:
-        config = _tiny(CONFIG_MAPPING[model_type])
-        kind = getattr(transformers, model_types()[model_type])
+        config, kind = _tiny(CONFIG_MAPPING[model_type], share), getattr(transformers, name)
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in kind(config).parameters())
-        model = kind(config).eval() if parameters <= _MOST_PARAMETERS else None
+        return kind(config).eval() if parameters <= _MOST_PARAMETERS else None
     except Exception:  # sizes that contradict each other, a package that is not installed
         return None
-    return next(((model, inputs) for inputs in _inputs(model) if _runs(model, inputs)), None) if model else None
 
 
-def _tiny(kind: Any) -> Any:
+def _tiny(kind: Any, share: int) -> Any:
     default = kind()
     fields = inspect.signature(kind.__init__).parameters
-    sizes = {field: _size(kind, field, getattr(default, field, None)) for field in fields}
-    parts = {name: type(getattr(default, name, None)) for name in kind.sub_configs}
-    small = {name: _tiny(part) for name, part in parts.items() if issubclass(part, transformers.PreTrainedConfig)}
+    sizes = {field: _size(kind, field, _get(default, field), share) for field in fields}
+    parts = {name: type(_get(default, name)) for name in kind.sub_configs}
+    small = {
+        name: _tiny(part, share) for name, part in parts.items() if issubclass(part, transformers.PreTrainedConfig)
+    }
     known = {field: size for field, size in sizes.items() if size is not None}
     if default.to_dict().get("num_key_value_heads", 0) == default.to_dict().get("num_attention_heads"):
         known["num_key_value_heads"] = known["num_attention_heads"]
     return kind(**known, **small)
 
 
-def _size(kind: Any, field: str, default: Any) -> Any:
+def _get(config: Any, field: str) -> Any:
+    """A field of a configuration; None where there is none, or one for each layer."""
+    try:
+        return getattr(config, field, None)
+    except AmbiguousGlobalPerLayerAttributeError:
+        return None
+
+
+def _size(kind: Any, field: str, default: Any, share: int) -> Any:
     """The small value for a field; None leaves it as it is."""
     common = next((name for name, own in kind.attribute_map.items() if own == field and own != "num_stages"), field)
     match default:
@@ -182,23 +229,32 @@ def _size(kind: Any, field: str, default: Any) -> Any:
         case int() if field.endswith("_token_id"):
             return min(default, 1)
         case int():
-            return _SIZES.get(field) or _SIZES.get(common)
-        case [int(), *_] if field in _SEQUENCES:
+            known = field if field in _SIZES else common
+            return _small(known, default, share) if known in _SIZES else None
+        case [int(), *_] if field in _SEQUENCES and (field == "depths" or not share):
             return _SEQUENCES[field](len(default))
         case _:
             return None
 
 
+def _small(field: str, default: int, share: int) -> int:
+    if not share or field.endswith(("layers", "vocab_size")):
+        return _SIZES[field]
+    divided = field.endswith("heads") or (default >= 256 and "head_dim" not in field)
+    return max(default // share, 1) if divided else default
+
+
 def _inputs(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Guess what the model takes: everything that it has an argument for, or tokens or images alone."""
     arguments = inspect.signature(model.forward).parameters
-    given = [name for name in _INPUTS if name in arguments]
-    if "input_ids" not in given and "attention_mask" in given:
-        given.remove("attention_mask")  # of something else than text
-    for alone in ("", "input_ids", "pixel_values"):
-        names = [name for name in given if name.endswith(alone)]
-        choices = [_INPUTS[name](model.config) for name in names]
-        yield from (dict(zip(names, choice, strict=True)) for choice in itertools.product(*choices))
+    for known in (_INPUTS, _INPUTS | _FURTHER_INPUTS):
+        given = [name for name in known if name in arguments]
+        if "input_ids" not in given and "attention_mask" in given:
+            given.remove("attention_mask")  # of something else than text
+        for alone in ("", "input_ids", "pixel_values"):
+            names = [name for name in given if name.endswith(alone)]
+            choices = [known[name](model.config) for name in names]
+            yield from (dict(zip(names, choice, strict=True)) for choice in itertools.product(*choices))
 
 
 def _runs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
@@ -213,11 +269,17 @@ def _runs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
 def _find(config: Any, field: str, otherwise: int) -> Any:
     """A field of a configuration or of the first of its parts that has it."""
     configs = [config, *(getattr(config, part, None) for part in config.sub_configs)]
-    return next((value for each in configs if (value := getattr(each, field, None)) is not None), otherwise)
+    return next((value for each in configs if (value := _get(each, field)) is not None), otherwise)
 
 
 def _tokens(config: Any) -> torch.Tensor:
     return torch.randint(2, _find(config, "vocab_size", 96), (_BATCH, _LENGTH))
+
+
+def _patch_volume(config: Any) -> int:
+    """Numbers in a patch of an image or video, which vision models of some kinds take one by one."""
+    channels, patch = _find(config, "in_channels", 3), _find(config, "patch_size", 16)
+    return int(channels * _find(config, "temporal_patch_size", 1) * patch**2)
 
 
 def _mels(config: Any) -> int:
