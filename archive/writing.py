@@ -124,7 +124,7 @@ def write_archive(
     """
     unknown = dict.fromkeys((blob.name for blob in blobs), bytes(blake3.digest_size))
     manifest = describe(unknown)
-    everything = sorted([*blobs, *_manifest(manifest)], key=lambda blob: layout_key(blob.name, blob.code))
+    everything = sorted([*blobs, *_manifest(manifest)], key=lambda blob: layout_key(blob.name, blob.code, blob.nbytes))
     if len({blob.name for blob in everything}) != len(everything):
         raise UsageError("two tensors have the same name", remedy="rename one of them")
     header = encode_header((blob.name, blob.code, blob.shape, blob.nbytes) for blob in everything)

@@ -17,7 +17,12 @@ from benchmarks.programs import PROGRAMS
 from benchmarks.ways import THREADS, WAYS
 
 ROOT: Final = Path(__file__).parent.parent
-ENVIRONMENT: Final = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT: Final = {
+    # without PYTHONDONTWRITEBYTECODE: a process that compiles our sources each time is not what users have
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+    "OMP_NUM_THREADS": str(THREADS),
+    "HF_HUB_OFFLINE": "1",
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -87,7 +87,7 @@ def put_together(parts: Parts, manifest: bytes | None = None) -> bytes:
     """
     data = msgspec.msgpack.encode(parts.manifest) if manifest is None else manifest
     everything = {name: ("U8", (len(each),), each) for name, each in _manifest_rows(data)} | parts.stored
-    names = sorted(everything, key=lambda name: layout_key(name, everything[name][0]))
+    names = sorted(everything, key=lambda name: layout_key(name, everything[name][0], len(everything[name][2])))
     rows = [(name, *everything[name][:2], len(everything[name][2])) for name in names]
     return encode_header(rows) + b"".join(everything[name][2] for name in names)
 
