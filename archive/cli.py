@@ -170,12 +170,13 @@ def inspect(
     """
     import msgspec
 
+    from archive.collector import collector_paused
     from archive.graph_text import graph_lines
     from archive.reading import open_archive
     from archive.render import operator_lines, summary_lines, tensor_lines
     from archive.summary import summarize
 
-    with open_archive(file) as archive:
+    with collector_paused(), open_archive(file) as archive:
         summary = summarize(archive, depth)
         if method is not None:
             name = archive.method(method).name

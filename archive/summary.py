@@ -19,7 +19,7 @@ from schema.names import CONSTANTS, OBJECTS, PARTS, RESERVED, SCRIPT_CLASSES
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from archive.reading import ArchiveFile
     from schema import manifest as documents
@@ -49,6 +49,13 @@ class Amount(_Part, frozen=True):
     tensors: int
     elements: int
     nbytes: int
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            tensors=self.tensors + other.tensors,
+            elements=self.elements + other.elements,
+            nbytes=self.nbytes + other.nbytes,
+        )
 
 
 class Port(_Part, frozen=True):
@@ -303,7 +310,6 @@ def _sizes(manifest: documents.Manifest) -> list[int]:
 
 def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int, *, absent: bool) -> Tensor:
     storage = None if is_composite(tensor) else manifest.storages[tensor.storage]
-    in_order = tensor.strides is None or tensor.strides == contiguous_strides(tensor.shape)
     return Tensor(
         name=tensor.name,
         role=_role(tensor),
@@ -313,9 +319,15 @@ def _tensor(tensor: documents.Tensor, manifest: documents.Manifest, nbytes: int,
         requires_grad=tensor.requires_grad,
         device=tensor.device,
         storage=storage.name if storage else "",
-        view=storage is not None and (not in_order or nbytes < storage.nbytes),
+        view=storage is not None and (_strides(tensor) is not None or nbytes < storage.nbytes),
         absent=absent,
     )
+
+
+def _strides(tensor: documents.Tensor) -> tuple[int, ...] | None:
+    """The strides of a tensor, None if its elements follow each other."""
+    in_order = tensor.strides is None or tensor.strides == contiguous_strides(tensor.shape)
+    return None if in_order else tuple(tensor.strides or ())
 
 
 def _role(tensor: documents.Tensor) -> str:
@@ -332,9 +344,8 @@ def _distinct(manifest: documents.Manifest, tensors: list[Tensor]) -> list[Tenso
     """The tensors without parts of others, and without those that have the very elements of one before them."""
     first: dict[object, Tensor] = {}
     for tensor, described in zip(tensors, manifest.tensors, strict=True):
-        strides = described.strides or contiguous_strides(described.shape)
-        view = (described.storage, described.dtype, described.offset, tuple(described.shape), tuple(strides))
         if tensor.role != "part":
+            view = described.storage, described.dtype, described.offset, tuple(described.shape), _strides(described)
             first.setdefault((view, *parts_of(described)), tensor)
     return list(first.values())
 
@@ -357,18 +368,18 @@ def _by_dtype(tensors: list[Tensor]) -> dict[str, Amount]:
 
 def _by_module(tensors: list[Tensor], depth: int) -> dict[str, Amount]:
     """Amounts by path of module, outer before inner, in the order of the tensors; the program itself is ``""``."""
-    groups: dict[str, list[Tensor]] = {"": []}
+    groups: dict[tuple[str, ...], list[Tensor]] = {(): []}
     for tensor in tensors:
         if tensor.role != "example":
-            for module in _modules(tensor.name.removeprefix(CONSTANTS), depth):
-                groups.setdefault(module, []).append(tensor)
-    return {module: _amount(group) for module, group in groups.items()}
-
-
-def _modules(name: str, depth: int) -> Iterator[str]:
-    """Paths of the modules that a tensor is in, outermost first."""
-    parts = name.split(".")[:-1]
-    return (".".join(parts[:level]) for level in range(min(depth, len(parts)) + 1))
+            *path, _ = tensor.name.removeprefix(CONSTANTS).split(".")
+            groups.setdefault(tuple(path[:depth]), []).append(tensor)
+    amounts: dict[str, Amount] = {}
+    for innermost, group in groups.items():
+        own = _amount(group)
+        for level in range(len(innermost) + 1):
+            module = ".".join(innermost[:level])
+            amounts[module] = own + amounts[module] if module in amounts else own
+    return amounts
 
 
 def _shared(tensors: list[Tensor]) -> list[list[str]]:
