@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.measuring import Figure, Goal
 
@@ -62,7 +62,19 @@ def _row(program: str, figure: Figure) -> str:
 
 
 def write_json(report: Report, file: Path) -> None:
-    file.write_text(json.dumps(asdict(report), indent=1))
+    file.write_text(json.dumps(_rounded(asdict(report)), separators=(",", ":")) + "\n")
+
+
+def _rounded(plain: Any) -> Any:
+    """The same with five digits to a number, which is more than is known."""
+    match plain:
+        case dict():
+            return {key: _rounded(value) for key, value in plain.items()}
+        case list() | tuple():
+            return [_rounded(value) for value in plain]
+        case float():
+            return float(f"{plain:.5g}")
+    return plain
 
 
 def read_json(file: Path) -> Report:

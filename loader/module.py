@@ -272,5 +272,7 @@ def _source(row: Input) -> tuple[list[str], str] | None:
 def _get(module: torch.nn.Module, parents: list[str], name: str) -> Any:
     for parent in parents:
         module = module._modules[parent]  # type: ignore[assignment]
-    found = module._parameters.get(name)
-    return getattr(module, name) if found is None else found
+    found: torch.Tensor | None = module._parameters.get(name)
+    if found is None:
+        found = module._buffers.get(name)
+    return getattr(module, name) if found is None else found  # getattr takes ten times as long

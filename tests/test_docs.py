@@ -10,6 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from archive.cli import app
+from benchmarks import markdown
+from benchmarks.report import read_json
 from schema.errors import InputError
 from schema.names import SECTIONS
 
@@ -50,6 +52,12 @@ def test_format_md_speaks_of_every_section_and_every_file_of_the_schema() -> Non
     mentioned = set(re.findall(r"`(\w+\.py)`", page))
     assert mentioned <= documents
     assert documents - mentioned <= {"literals.py", "names.py"}
+
+
+def test_the_tables_of_speed_are_of_what_was_measured() -> None:
+    report = read_json(ROOT / "docs" / "speed.json")
+    assert markdown.overview(report) in README
+    assert markdown.figures(report) in (ROOT / "docs" / "speed.md").read_text()
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

@@ -23,7 +23,8 @@ CALL_US, INPUT_US = 20, 1
 BUDGET_S: Final = 30
 MOST_ROUNDS: Final = 200
 BATCH_S: Final = 0.02
-"""For so long each way is called again and again, as by a server: a lone call finds no cache that knows of it."""
+FEWEST: Final = 5
+"""For so long, and so often, each way is called again and again, as by a server: a lone call finds no cache warm."""
 
 
 class Calls(NamedTuple):
@@ -81,7 +82,7 @@ def _times(call: Callable[[], Any]) -> int:
     call()
     start = time.perf_counter()
     call()
-    return max(1, int(BATCH_S / (time.perf_counter() - start)))
+    return max(FEWEST, int(BATCH_S / (time.perf_counter() - start)))
 
 
 def _repeat(call: Callable[[], Any], times: int) -> None:
