@@ -61,7 +61,7 @@ def _panel(axes: Any, title: str, medians: dict[str, dict[str, float]]) -> None:
         drawn = axes.bar(places, heights, width, label=WAYS[way].title, color=COLOURS[way])
         axes.bar_label(drawn, labels=[_label(height) for height in heights], fontsize=6, padding=1)
     axes.set(yscale="log", ylabel="ms", title=title)
-    axes.set_xticks(range(len(medians)), medians)
+    axes.set_xticks(range(len(medians)), medians, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=len(ways) or 1, loc="upper left")
     axes.margins(y=0.2)
