@@ -45,12 +45,12 @@ def _check_attributes(graph: Graph, tables: Tables, loc: Loc) -> None:
     """Nodes that read by name read what the graph reaches."""
     reached = [*(row.name for row in graph.subgraphs), *(row.name for row in graph.attributes)]
     check_identifiers(reached, loc)
-    starts = accumulate(graph.arities, initial=0)
+    names, starts = set(reached), accumulate(graph.arities, initial=0)
     for name, target, start in zip(graph.names, graph.targets, starts, strict=False):
         if tables.targets[target] == "get_attr":
             place = graph.operands[start]
             attribute = tables.arguments[place] if place >= 0 else None
-            if not isinstance(attribute, str) or attribute not in reached:
+            if not isinstance(attribute, str) or attribute not in names:
                 raise FormatError("a malformed get_attr node: it names nothing", loc=(*loc, name[:80]))
 
 
