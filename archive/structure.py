@@ -158,8 +158,7 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         raise FormatError("a size, stride or offset is out of range", loc=loc)
     if composite:
         return
-    if not 0 <= tensor.storage < len(storages):
-        raise FormatError(f"storage {tensor.storage} of {len(storages)}", loc=loc)
+    check_place(tensor.storage, storages, "storage", loc)
     if tensor.conjugate and "complex" not in tensor.dtype:
         raise FormatError(f"a conjugate of {tensor.dtype}", loc=loc)
     needed = (tensor.offset + _extent(tensor.shape, strides)) * itemsize
@@ -257,8 +256,7 @@ def _check_method(method: Method, manifest: Manifest, loc: Loc) -> None:
 def _check_named(table: list[NamedTensor], tensors: int, loc: Loc) -> None:
     _unique((item.key for item in table), loc)
     for item in table:
-        if not 0 <= item.tensor < tensors:
-            raise FormatError(f"tensor {item.tensor} of {tensors}", loc=(*loc, item.key))
+        check_place(item.tensor, tensors, "tensor", (*loc, item.key))
 
 
 def _check_named_objects(method: Method, objects: int, loc: Loc) -> None:

@@ -159,6 +159,11 @@ def is_fqn(name: str) -> bool:
     return is_plain_text(name) and ".." not in f".{name}."
 
 
+def are_fqns(names: Sequence[str]) -> bool:
+    """Whether each of some names can be an attribute path; put together they have the parts that they have each."""
+    return not names or is_fqn(".".join(names))
+
+
 def check_fqn(name: str, loc: Loc) -> str:
     """Return the fully qualified name if it can be an attribute path.
 
@@ -179,7 +184,6 @@ def check_fqns(names: Sequence[str], loc: Loc) -> None:
     Raises:
         FormatError: A part of one is empty, or holds a quote, a backslash or a control character.
     """
-    # Put together they have the parts that they have each.
-    if names and not is_fqn(".".join(names)):
+    if not are_fqns(names):
         for name in names:
             check_fqn(name, (*loc, name[:80]))

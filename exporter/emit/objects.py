@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from exporter.capture.objects import identity
 from exporter.emit.literals import emit_with
 from exporter.emit.providers import find_class_provider
 from exporter.torch_internals import FakeScriptObject, is_torchbind_object
@@ -60,10 +61,10 @@ class ObjectTable:
         if not is_torchbind_object(value):
             message = f"an object of type {type(value).__qualname__} cannot be stored"
             raise UnsupportedError(message, loc=loc, remedy=_REMEDY)
-        key = hash(value)  # of the object, not of the Python value that stands for it
+        key = identity(value)
         if key not in self._places:
             self._places[key] = len(self.rows)
-            self._seen.append(value)  # while it lives, no other has its hash
+            self._seen.append(value)  # while it lives, no other is told by the same
             self.rows.append(self._row(value, loc))
         return self._places[key]
 

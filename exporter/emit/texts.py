@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from schema.errors import Loc, UnsupportedError
 from schema.literals import Entries, Items, Literal, Tuple
-from schema.names import is_fqn, is_identifier, is_plain_text
+from schema.names import are_fqns, is_fqn, is_identifier, is_plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def check_fqns(names: Sequence[str], loc: Loc) -> None:
     Raises:
         UnsupportedError: A part of one is empty or no plain text.
     """
-    if not is_fqn(".".join(names)):
+    if not are_fqns(names):
         for name in names:
             check_fqn(name, loc)
 

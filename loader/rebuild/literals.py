@@ -102,3 +102,13 @@ def torch_constant(row: Any, loc: Loc) -> Any:
         remedy = "use a torch that has it"
         raise FormatError(f"torch {torch.__version__} has no {row.name[:80]!r}", loc=loc, remedy=remedy)
     return found
+
+
+def check_gradient(dtype: torch.dtype, loc: Loc) -> None:
+    """Refuse a gradient to elements of a type that has none.
+
+    Raises:
+        FormatError: It has none.
+    """
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise FormatError(f"a tensor of {dtype} has no gradient", loc=loc)

@@ -24,13 +24,13 @@ _NAMED: dict[str, Any] = {
 }
 
 
-_INPUTS: dict[str, Any] = {
-    name: kind for name in documents.INPUT_KINDS if (kind := getattr(torch_signature.InputKind, name.upper(), None))
-}
-_OUTPUTS: dict[str, Any] = {
-    name: kind for name in documents.OUTPUT_KINDS if (kind := getattr(torch_signature.OutputKind, name.upper(), None))
-}
+def _kinds(kinds: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Those of torch's kinds that this torch has, by our name."""
+    return {name: kind for name in names if (kind := getattr(kinds, name.upper(), None))}
 
+
+_INPUTS = _kinds(torch_signature.InputKind, documents.INPUT_KINDS)
+_OUTPUTS = _kinds(torch_signature.OutputKind, documents.OUTPUT_KINDS)
 
 Objects = Mapping[str, torch_signature.CustomObjArgument]
 """The script objects among the inputs of a program, by name."""

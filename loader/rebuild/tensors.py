@@ -17,7 +17,7 @@ from loader.devices import Devices
 from loader.lazily import lazily
 from loader.rebuild.composites import build_sparse, build_subclass
 from loader.rebuild.contexts import ContextBuilder
-from loader.rebuild.literals import DTYPES, torch_constant
+from loader.rebuild.literals import DTYPES, check_gradient, torch_constant
 from loader.tensor_classes import TensorClasses
 from loader.torch_internals import set_lazy_bits
 from schema.dtypes import CARRIERS
@@ -95,8 +95,8 @@ class TensorBuilder:
         made = self._mapped(row)
         if made is None:
             made = self._made_of_parts(row) if is_composite(row) else self._view(row)
-        if row.requires_grad and not (made.dtype.is_floating_point or made.dtype.is_complex):
-            raise FormatError(f"a tensor of {made.dtype} has no gradient", loc=("tensors", row.name))
+        if row.requires_grad:
+            check_gradient(made.dtype, ("tensors", row.name))
         if row.parameter:
             return torch.nn.Parameter(made, row.requires_grad)
         return made.requires_grad_(row.requires_grad)

@@ -12,7 +12,7 @@ from torch.export.graph_signature import CustomObjArgument
 from loader.rebuild.composites import build_subclass
 from loader.rebuild.contexts import ContextBuilder
 from loader.rebuild.fakes import FAKES, Maker
-from loader.rebuild.literals import torch_constant
+from loader.rebuild.literals import check_gradient, torch_constant
 from loader.rebuild.symbols import SymbolBuilder
 from loader.rebuild.tables import Tables
 from loader.tensor_classes import TensorClasses
@@ -83,8 +83,8 @@ class ValueBuilder:
         dtype = torch_constant(DType(row.dtype), loc)
         if row.layout != "strided":
             raise FormatError(f"a tensor of layout {row.layout[:80]!r}", loc=loc)
-        if row.requires_grad and not (dtype.is_floating_point or dtype.is_complex):
-            raise FormatError(f"a tensor of {dtype} has no gradient", loc=loc)
+        if row.requires_grad:
+            check_gradient(dtype, loc)
         shape, strides, device = self._sizes(row.shape, loc), self._sizes(row.strides, loc), row.device
         try:
             return self._fakes.maker(shape, strides, dtype, self._contexts.device(device), row.requires_grad)
