@@ -26,9 +26,16 @@ class Goal(NamedTuple):
         return {"least": operator.ge, "most": operator.le}[self.kind](value, self.limit)
 
 
+def _known(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.5g}")
+
+
 @dataclass
 class Figure:
     """One thing that a bar says of a program.
+
+    Numbers are kept in five digits, which is more than is known: what is printed of them, and what is printed of the
+    same read back from a file, is then the same.
 
     Attributes:
         what: What is measured.
@@ -45,6 +52,10 @@ class Figure:
     goal: Goal | None = None
     samples: Samples = field(default_factory=dict)
     sample_unit: str = "ms"
+
+    def __post_init__(self) -> None:
+        self.values = [_known(value) for value in self.values]
+        self.samples = {way: [_known(value) for value in values] for way, values in self.samples.items()}
 
     @property
     def median(self) -> float:

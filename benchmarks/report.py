@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.measuring import Figure, Goal
 
@@ -62,19 +62,7 @@ def _row(program: str, figure: Figure) -> str:
 
 
 def write_json(report: Report, file: Path) -> None:
-    file.write_text(json.dumps(_rounded(asdict(report)), separators=(",", ":")) + "\n")
-
-
-def _rounded(plain: Any) -> Any:
-    """The same with five digits to a number, which is more than is known."""
-    match plain:
-        case dict():
-            return {key: _rounded(value) for key, value in plain.items()}
-        case list() | tuple():
-            return [_rounded(value) for value in plain]
-        case float():
-            return float(f"{plain:.5g}")
-    return plain
+    file.write_text(json.dumps(asdict(report), separators=(",", ":")) + "\n")
 
 
 def read_json(file: Path) -> Report:

@@ -46,6 +46,13 @@ def test_the_benchmarks_run_and_are_read_back(cache: Path, capsys: pytest.Captur
         assert "\n".join(rows("tiny", programs["tiny"])) in shown
 
 
+def test_what_is_printed_is_what_is_written(tmp_path: Path) -> None:
+    figure = Figure("load", "x", [5.024997], None, {"ours": [2.024997]})
+    write_json(Report({}, {1: {"one": [figure]}}), tmp_path / "results.json")
+    again = read_json(tmp_path / "results.json").bars[1]["one"]
+    assert list(rows("one", again)) == list(rows("one", [figure]))
+
+
 def test_the_tables_have_a_row_for_each_program_and_for_each_goal() -> None:
     goal = Goal("least", 2)
     slow, fast = (Figure("load", "x", [value], goal, {"ours": [4.0], "export": [4.0 * value]}) for value in (1, 3))
