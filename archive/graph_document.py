@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from itertools import islice
 from typing import Final
 
 from archive.bounds import MAX_DEPTH, MAX_PARTS, MAX_STACK_DEPTH, check_literal, check_place
+from archive.class_calls import check_flat_calls, check_methods
 from archive.header import MAX_DIMENSIONS
 from schema import graph as documents
 from schema.dtypes import INDEX_DTYPES, SPARSE_LAYOUTS
 from schema.errors import FormatError, Loc
 from schema.graph import ABSENT, Container, DictOf, Graph, ProgramGraph, SliceOf
-from schema.literals import OperatorName
 from schema.names import (
     check_class,
     check_identifier,
     check_identifiers,
     check_plain_texts,
     check_script_class,
-    is_method_name,
 )
 
 _LEVELS: Final = {
@@ -37,9 +35,6 @@ _LEVELS: Final = {
     for name, step in ((enter, 1), (leave, -1))
 }
 """Functions that enter and leave a level of torch's transforms; one that is not left would outlive the program."""
-
-_CALLS_METHOD: Final = "higher_order::call_torchbind"
-"""The operator that calls a method of a script object: the object, the method's name and its arguments."""
 
 
 def check_graph(document: ProgramGraph, loc: Loc) -> None:
@@ -59,7 +54,8 @@ def check_graph(document: ProgramGraph, loc: Loc) -> None:
         _check_names(graph, where)
         _check_columns(document, graph, where)
         _check_levels(document, graph, where)
-    _check_methods(document, loc)
+    check_methods(document, loc)
+    check_flat_calls(document, loc)
     for what, columns, sizes in (
         ("arguments", [graph.operands for graph in document.graphs], arguments),
         ("arguments", [graph.keywords for graph in document.graphs], keywords),
@@ -189,27 +185,6 @@ def _check_levels(document: ProgramGraph, graph: Graph, loc: Loc) -> None:
             raise FormatError(f"leaves a {level} level that it did not enter", loc=(*loc, name[:80]))
     if open_levels := +depths:
         raise FormatError(f"enters {', '.join(open_levels)} levels that it does not leave", loc=loc)
-
-
-def _check_methods(document: ProgramGraph, loc: Loc) -> None:
-    """Whoever calls a method of an object names one, be it itself or through an operator that is given the call."""
-    operators = [(place, row.name) for place, row in enumerate(document.arguments) if isinstance(row, OperatorName)]
-    calls = {place for place, name in operators if name == _CALLS_METHOD}
-    if not calls and _CALLS_METHOD not in document.targets:
-        return
-    named = {place for place, row in enumerate(document.arguments) if is_method_name(row)}
-    for place, row in enumerate(document.keywords):
-        if not calls.isdisjoint(row.operands):
-            raise FormatError("a call of a method by keyword", loc=(*loc, "keywords", place))
-    for index, graph in enumerate(document.graphs):
-        operands = iter(graph.operands)
-        for name, target, arity in zip(graph.names, graph.targets, graph.arities, strict=True):
-            given = list(islice(operands, arity))
-            methods = [given[at + 2 : at + 3] for at, operand in enumerate(given) if operand in calls]
-            if document.targets[target] == _CALLS_METHOD:
-                methods.append(given[1:2])
-            if not all(method and method[0] in named for method in methods):
-                raise FormatError("no method that a graph may call", loc=(*loc, "graphs", index, name[:80]))
 
 
 def _value_sizes(document: ProgramGraph, loc: Loc) -> list[int]:

@@ -82,6 +82,7 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily as _unset_fake_temporarily,
 )
 from torch._subclasses.functional_tensor import FunctionalTensor as FunctionalTensor
+from torch.export.custom_ops import _call_custom_autograd_function_in_pre_dispatch as _call_custom_autograd_function
 from torch.export.exported_program import ModuleCallEntry as ModuleCallEntry, ModuleCallSignature as ModuleCallSignature
 from torch.fx.experimental import proxy_tensor as proxy_tensor
 from torch.fx.experimental.sym_node import SymNode as SymNode
@@ -112,12 +113,14 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import (
     _disable_current_modes,
     is_traceable_wrapper_subclass as _is_traceable_wrapper_subclass,
+    is_traceable_wrapper_subclass_type as _is_traceable_wrapper_subclass_type,
 )
 from torch.utils._pytree import SequenceKey as SequenceKey, TreeSpec as TreeSpec
 from torch.utils._sympy.numbers import int_oo as int_oo
 from torch.utils._sympy.symbol import SymT as SymT, symbol_is_type as symbol_is_type
 from torch.utils._sympy.value_ranges import ValueRangeError as ValueRangeError, ValueRanges as ValueRanges
 
+CALLS_AUTOGRAD_FUNCTION: Any = _call_custom_autograd_function
 pytree = _pytree
 InstructionTranslator = InstructionTranslatorBase
 
@@ -187,6 +190,7 @@ reparametrize_module: Any = torch.nn.utils.stateless._reparametrize_module
 check_input_constraints_pre_hook: Any = torch.export._unlift._check_input_constraints_pre_hook
 is_integer_dtype: Any = _is_integer_dtype
 is_traceable_wrapper_subclass: Any = _is_traceable_wrapper_subclass
+is_wrapper_class: Any = _is_traceable_wrapper_subclass_type
 refs_tensor: Any = torch._refs.tensor
 is_functorch_wrapped: Any = torch._C._functorch.is_functorch_wrapped_tensor
 compiler_flags: Any = torch.compiler
@@ -342,6 +346,12 @@ def tree_serializer(kind: Any) -> TreeSerializer | None:
     return TreeSerializer(
         None if name == pytree.NO_SERIALIZED_TYPE_NAME_FOUND else name, registered.to_dumpable_context
     )
+
+
+def constant_function(spec: TreeSpec) -> object:
+    """The function, class or autograd function that a tree spec holds for ``flat_apply``; None if it holds none."""
+    held = pytree._retrieve_constant(spec) if pytree._is_constant_holder(spec) else None
+    return getattr(held, "func", None)
 
 
 def module_tensors(spec: Any) -> list[str] | None:

@@ -46,8 +46,8 @@ def load(
             must then not be changed in place while the program lives. Otherwise they are copies.
         debug: Whether to give nodes their stack traces.
         allow_ops: Operators that the program may call beyond torch's own on the list: namespaces, or exact overloads.
-        allow_classes: What objects the program may have, of classes that the caller has loaded: modules of classes of
-            wrapper tensors; classes of script objects (``torch.classes.NAMESPACE.NAME``), or their namespaces.
+        allow_classes: What classes the program may use, all of which the caller has loaded: modules of wrapper tensors
+            and autograd functions; classes of script objects (``torch.classes.NAMESPACE.NAME``), or their namespaces.
         verify: ``sections`` checks the digests of what is read but weights, ``full`` those of the whole file.
         limits: How much to spend on the file before it is refused.
 

@@ -129,7 +129,7 @@ def build_module(opened: OpenMethod) -> ProgramModule:
         FormatError: A section is malformed.
     """
     name, literals = opened.method.name, opened.literals
-    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.classes)
     verify_graphs(tables)
     signature = opened.section("signature", Signature)
     calls = opened.section("calls", Calls)
@@ -151,7 +151,7 @@ def build_module(opened: OpenMethod) -> ProgramModule:
 
 def _subgraphs(tables: Tables, opened: OpenMethod) -> torch.nn.Module:
     """The module whose attributes the program's graph reads."""
-    if len(tables.document.graphs) == 1:
+    if len(tables.document.graphs) == 1 and not tables.specs[0]:
         return torch.nn.Module()
     from loader.rebuild.graph import build_root, build_subgraphs  # which most programs do without
 

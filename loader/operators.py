@@ -20,6 +20,7 @@ from schema.manifest import OperatorUse
 from schema.names import is_identifier
 from schema.operators import (
     ALLOWED_NAMESPACES,
+    FLAT_APPLY,
     FORBIDDEN,
     HIGHER_ORDER,
     LISTED_NAMESPACES,
@@ -61,8 +62,13 @@ class Operators:
             raise UsageError(f"allow_ops has all of {min(own)}, torch's own operators", remedy=remedy)
         self._recorded = {use.name: use for use in recorded}
 
-    def resolve(self, target: str, loc: Loc) -> Callable[..., Any]:
+    def resolve(self, target: str, loc: Loc, *, called: bool = False) -> Callable[..., Any]:
         """The callable that a target names.
+
+        Args:
+            target: The target.
+            loc: Where it stands.
+            called: Whether a node calls it itself, instead of giving it to what it calls.
 
         Raises:
             OperatorError: It is forbidden or not admitted, or this process does not know it.
@@ -74,6 +80,8 @@ class Operators:
             if name in RUNS_TEXT - self._namespaces:
                 remedy = f'if you trust it, pass allow_ops=["{name}"]; on the command line: --allow-ops {name}'
                 raise OperatorError(f"the program runs text that it holds, through {name}", loc=loc, remedy=remedy)
+            if name == FLAT_APPLY and not called:
+                raise OperatorError(f"{name} among the arguments of a node", loc=loc)
             return _higher_order(name, loc)
         if f"{namespace}::{name}" in FORBIDDEN:
             raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)

@@ -124,6 +124,25 @@ def is_wrapper_class(kind: type) -> bool:
     return issubclass(kind, torch.Tensor) and hasattr(kind, "__tensor_unflatten__") and kind is not torch.Tensor
 
 
+def is_autograd_function(kind: type) -> bool:
+    """Whether a class is an autograd function."""
+    return issubclass(kind, torch.autograd.Function)
+
+
+def function_spec(function: Any) -> TreeSpec:
+    """The tree spec in which ``flat_apply`` takes what it is to call."""
+    from torch._higher_order_ops.flat_apply import func_to_graphable
+
+    return func_to_graphable(function)[1]
+
+
+def autograd_function_spec() -> TreeSpec:
+    """The same of what calls an autograd function by name."""
+    from torch.export.custom_ops import _call_custom_autograd_function_in_pre_dispatch
+
+    return function_spec(_call_custom_autograd_function_in_pre_dispatch)
+
+
 def is_record_class(kind: type) -> bool:
     """Whether a class is a dataclass or one of named tuples, whose constructors take their fields by name."""
     return dataclasses.is_dataclass(kind) or bool(pytree.is_namedtuple_class(kind))

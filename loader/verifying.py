@@ -141,7 +141,7 @@ def _check_method(
         ),
         (
             "operators",
-            lambda: [operators.resolve(use.name, (name, "operators")) for use in method.operators],
+            lambda: [operators.resolve(use.name, (name, "operators"), called=True) for use in method.operators],
             lambda found: f"{count_text(len(found), 'operator')}, all known here",
         ),
     ]

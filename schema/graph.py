@@ -226,8 +226,34 @@ class Attribute(Row, frozen=True):
     tensor: int
 
 
+class Callee(Row, frozen=True):
+    """What ``flat_apply`` calls, under the name by which ``get_attr`` nodes reach it.
+
+    Attributes:
+        name: The name.
+        made: Module and name of a class of wrapper tensors, which is called to make one; None for the autograd
+            function of which the node that calls gives the name, before all that the function is called with.
+    """
+
+    name: str
+    made: tuple[str, str] | None = None
+
+
+class Skeleton(Row, frozen=True):
+    """How ``flat_apply`` puts its flat arguments together, under the name by which ``get_attr`` nodes reach it.
+
+    Attributes:
+        name: The name.
+        tree: Positional and keyword arguments in plain containers: a tuple of a tuple and a dictionary, in which None
+            stands wherever a flat argument belongs.
+    """
+
+    name: str
+    tree: Literal
+
+
 class Graph(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Nodes in execution order, and the subgraphs and tensors that they reach by name.
+    """Nodes in execution order, and what they reach by name.
 
     Nodes are columns: the first entry of each belongs to the first node, and so on.
 
@@ -244,6 +270,8 @@ class Graph(Struct, frozen=True, kw_only=True, omit_defaults=True):
         bindings: Unbacked symbols that nodes bring into being: place in the table of bindings, by place of the node.
         subgraphs: Subgraphs by name.
         attributes: Tensors by name.
+        callees: What ``flat_apply`` calls, by name.
+        skeletons: How it puts arguments together, by name.
     """
 
     names: list[str]
@@ -258,6 +286,14 @@ class Graph(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bindings: dict[int, int] = {}
     subgraphs: list[Subgraph] = []
     attributes: list[Attribute] = []
+    callees: list[Callee] = []
+    skeletons: list[Skeleton] = []
+
+
+def names_read(graph: Graph) -> list[str]:
+    """The names by which ``get_attr`` nodes of a graph may read."""
+    tables = (graph.subgraphs, graph.attributes, graph.callees, graph.skeletons)
+    return [row.name for table in tables for row in table]
 
 
 class ProgramGraph(Struct, frozen=True, kw_only=True):

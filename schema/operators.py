@@ -52,10 +52,16 @@ HIGHER_ORDER: Final[frozenset[str]] = frozenset(
         *("wrap_with_set_grad_enabled", "wrap_with_autocast", "tag_activation_checkpoint", "wrap"),
         *("auto_functionalized", "auto_functionalized_v2", "with_effects", "strict_mode", "run_const_graph"),
         *("flex_attention", "flex_attention_backward", "out_dtype", "_export_tracepoint", "hints_wrapper"),
-        "call_torchbind",
+        *("call_torchbind", "flat_apply"),
     }
 )
 """Higher-order operators that a node may call."""
+
+FLAT_APPLY: Final = "flat_apply"
+"""The higher-order operator that calls what is no operator. A node may call it; no operator may be given it."""
+
+AUTOGRAD_FUNCTIONS: Final[frozenset[str]] = frozenset({"torch._dynamo._trace_wrapped_higher_order_op.ModIndex"})
+"""Autograd functions that it may call without permission: torch's own, which reads from a tensor by index."""
 
 RUNS_TEXT: Final[frozenset[str]] = frozenset({"inline_asm_elementwise"})
 """Higher-order operators that run text of the program as code of a device; only where the caller names them."""

@@ -23,7 +23,7 @@ ABSENT_STORAGES: Final = "absent"
 """The feature of archives that leave bytes of tensors out."""
 
 FEATURES: Final[frozenset[str]] = frozenset(
-    {ABSENT_STORAGES, "attributes", "conjugate", "objects", "sparse", "subclass"}
+    {ABSENT_STORAGES, "attributes", "conjugate", "functions", "objects", "sparse", "subclass"}
 )
 """Features that this reader understands; an archive may name features that its reader must understand."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch.fx.immutable_collections import immutable_list
 
+from exporter.emit.flat_calls import emit_callees, emit_skeletons
 from exporter.emit.literals import emit_literal
 from exporter.emit.operators import emit_operator
 from exporter.emit.tables import Table
@@ -20,6 +21,7 @@ from exporter.torch_internals import (
     InnerTensorKey,
     OpOverload,
     SequenceKey,
+    TreeSpec,
 )
 from schema import graph as documents
 from schema.errors import Loc, UnsupportedError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from exporter.emit.symbols import SymbolTable
     from exporter.emit.values import PlaceFake
 
-Read = TypeVar("Read", fx.GraphModule, torch.Tensor)
+Read = TypeVar("Read", fx.GraphModule, torch.Tensor, TreeSpec)
 
 _KEYS: dict[type, tuple[str, str | None]] = {
     CallMethodKey: ("method", "name"),
@@ -96,6 +98,7 @@ class GraphEmitter:
 
     def _graph(self, module: fx.GraphModule) -> documents.Graph:
         nodes = list(module.graph.nodes)
+        specs = _read(module, TreeSpec)
         graph = documents.Graph(
             names=[node.name for node in nodes],
             targets=[self._target(node) for node in nodes],
@@ -113,6 +116,8 @@ class GraphEmitter:
                 documents.Subgraph(name, self.modules.index(sub)) for name, sub in _read(module, fx.GraphModule).items()
             ],
             attributes=self._attributes(module),
+            callees=emit_callees(specs, ("graph",)),
+            skeletons=emit_skeletons(specs, ("graph",)),
         )
         places: dict[fx.Node, int] = {}
         for place, node in enumerate(nodes):
@@ -234,16 +239,14 @@ def _read(module: fx.GraphModule, kind: type[Read]) -> dict[str, Read]:
     """The attributes of one kind that nodes of a graph read, by name.
 
     Raises:
-        UnsupportedError: A node reads what is neither a graph nor a tensor.
+        UnsupportedError: A node reads what is no graph, tensor or tree spec.
     """
     found: dict[str, Read] = {}
     for node in module.graph.find_nodes(op="get_attr"):
         value = getattr(module, str(node.target), None)
-        if not isinstance(value, (fx.GraphModule, torch.Tensor)):
-            what = type(value).__name__
-            remedy = 'capture with ir="inference", which calls no functions of Python'
-            loc: Loc = ("graph", node.name)
-            raise UnsupportedError(f"the graph reads an attribute of type {what}", loc=loc, remedy=remedy)
+        if not isinstance(value, (fx.GraphModule, torch.Tensor, TreeSpec)):
+            what, loc = type(value).__name__, ("graph", node.name)
+            raise UnsupportedError(f"the graph reads an attribute of type {what}", loc=loc)
         if isinstance(value, kind):
             found[str(node.target)] = value
     return found

@@ -12,6 +12,7 @@ from exporter.emit.operators import emit_operator
 from schema import literals
 from schema.errors import Loc, UnsupportedError
 from schema.names import is_encodable
+from schema.operators import FLAT_APPLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -102,6 +103,9 @@ def emit_with(emit_inner: Emit, value: object, loc: Loc) -> literals.Literal:
     if emit := _EMITTERS.get(kind):
         return emit(value, loc, emit_inner)
     if callable(value):
-        return literals.OperatorName(emit_operator(value, loc))
+        name = emit_operator(value, loc)
+        if name == f"higher_order::{FLAT_APPLY}":
+            raise UnsupportedError(f"{FLAT_APPLY} is an argument of a node, and may only be called", loc=loc)
+        return literals.OperatorName(name)
     remedy = "pass plain values, or tensors, across the border of the program"
     raise UnsupportedError(f"a value of type {type(value).__qualname__} cannot be stored", loc=loc, remedy=remedy)

@@ -137,6 +137,7 @@ def _graph_features(graph: ProgramGraph) -> set[str]:
     kinds = set(map(type, graph.values))
     needed = {
         "attributes": any(each.attributes for each in graph.graphs),
+        "functions": any(each.callees for each in graph.graphs),
         "objects": ObjectValue in kinds,
         "sparse": SparseValue in kinds,
         "subclass": SubclassValue in kinds,

@@ -12,7 +12,7 @@ from typing import Final
 from loader.rebuild.tables import Tables
 from loader.torch_internals import OpOverload
 from schema.errors import FormatError, Loc
-from schema.graph import Graph
+from schema.graph import Graph, names_read
 from schema.names import check_identifiers
 
 _ARITIES: Final = {"placeholder": 0, "get_attr": 1, "output": 1}
@@ -43,7 +43,7 @@ def check_arguments(graph: Graph, tables: Tables, loc: Loc) -> None:
 
 def _check_attributes(graph: Graph, tables: Tables, loc: Loc) -> None:
     """Nodes that read by name read what the graph reaches."""
-    reached = [*(row.name for row in graph.subgraphs), *(row.name for row in graph.attributes)]
+    reached = names_read(graph)
     check_identifiers(reached, loc)
     names, starts = set(reached), accumulate(graph.arities, initial=0)
     for name, target, start in zip(graph.names, graph.targets, starts, strict=False):

@@ -59,7 +59,7 @@ def _generate_code(root: torch.nn.Module, graph: fx.Graph, loc: Loc) -> fx.Graph
 def build_root(
     tables: Tables, tensors: TensorBuilder, index: int, built: list[fx.GraphModule | None]
 ) -> torch.nn.Module:
-    """A module with the subgraphs and tensors that one graph reads by name.
+    """A module with what one graph reads by name.
 
     Raises:
         FormatError: One is not there, or has no possible name.
@@ -75,6 +75,8 @@ def build_root(
     for attribute in document.attributes:
         loc = ("graph", "graphs", index, "attributes", attribute.name[:80])
         _give_tensor(root, check_identifier(attribute.name, loc), tensors.at(attribute.tensor, loc), loc)
+    for name, spec in tables.specs[index].items():
+        setattr(root, name, spec)
     return root
 
 

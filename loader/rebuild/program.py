@@ -49,7 +49,7 @@ def rebuild_program(opened: OpenMethod, *, debug: bool = False) -> torch.export.
     literals = opened.literals
     mode = LazyMode()
     symbols = SymbolBuilder(opened.section("constraints", Constraints), mode)
-    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators)
+    tables = Tables(opened.section("graph", ProgramGraph), literals, opened.operators, opened.classes)
     verifier = verify_graphs(tables)
     _check_strings(tables)
     inputs = build_inputs(tables.document.values, opened.objects, mode)

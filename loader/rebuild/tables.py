@@ -8,7 +8,9 @@ from typing import Any
 from torch.fx.immutable_collections import immutable_dict
 
 from loader.operators import Operators
+from loader.rebuild.flat_calls import build_specs
 from loader.rebuild.literals import LiteralBuilder
+from loader.tensor_classes import TensorClasses
 from schema import graph as documents
 from schema.errors import FormatError, Loc
 from schema.graph import Container, DictOf, ListOf, SliceOf, TupleOf
@@ -21,16 +23,19 @@ class Tables:
         document: The ``graph`` section, whose places have been checked.
         literals: Builds literals.
         operators: Resolves targets.
+        classes: Finds classes that graphs call.
 
     Attributes:
         targets: Callables of nodes, and for nodes that call nothing, their kind.
         arguments: Values of literals; None where the table has a container.
         containers: Rows of containers, by place.
         keywords: Keyword arguments whose operands are all literals, by place.
+        specs: Of each graph, the tree specs that it reads, by name.
 
     Raises:
         FormatError: There is no graph.
         OperatorError: A target is forbidden, not admitted or unknown.
+        ClassError: A class that is called is not admitted, or not there.
     """
 
     def __init__(
@@ -38,15 +43,16 @@ class Tables:
         document: documents.ProgramGraph,
         literals: LiteralBuilder,
         operators: Operators,
+        classes: TensorClasses,
     ) -> None:
         if not document.graphs:
             raise FormatError("no graph", loc=("graph",))
         self.document = document
-        self._parts = document, literals, operators
+        self._parts = document, literals, operators, classes
         self.targets: list[str | Callable[..., Any]] = [
             target.removeprefix("node::")
             if target.startswith("node::")
-            else operators.resolve(target, ("graph", "targets", place))
+            else operators.resolve(target, ("graph", "targets", place), called=True)
             for place, target in enumerate(document.targets)
         ]
         self.containers = {place: row for place, row in enumerate(document.arguments) if isinstance(row, Container)}
@@ -59,6 +65,8 @@ class Tables:
             for place, row in enumerate(document.keywords)
             if min(row.operands, default=0) >= 0 and self.containers.keys().isdisjoint(row.operands)
         }
+
+        self.specs = build_specs(document, literals, classes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tables, self._parts  # operators cannot be pickled, but by their names

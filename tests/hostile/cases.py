@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import exporter
+from tests.flat_calls import indexed
 from tests.hostile.parts import Parts, take_apart
-from tests.models import cases as models
+from tests.models import Case as Model, cases as models
 from tests.rewriting import rewrite
 
 Builder = Callable[[Path], Path]
@@ -46,10 +47,15 @@ def original(name: str = "dynamic") -> Path:
     """A good archive of one of the small models."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    case = models()[name]()
+    case = (models() | {"indexed": _indexed})[name]()
     path = folder / name
     exporter.export(case.module, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, path=path)
     return path
+
+
+def _indexed() -> Model:
+    case = indexed()
+    return Model(case.module, case.args)
 
 
 def content(data: bytes) -> Builder:

@@ -7,6 +7,7 @@ from tests.hostile import (
     encoding,
     environment,
     frames,
+    functions,
     graph,
     header,
     objects,
@@ -28,6 +29,7 @@ LAYERS = {
     "signature": signature.CASES,
     "trees": trees.CASES,
     "objects": objects.CASES,
+    "functions": functions.CASES,
     "environment": environment.CASES,
 }
 
