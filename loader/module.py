@@ -75,7 +75,9 @@ class _Program(Struct, frozen=True):
         code: The graph as a function of all its inputs.
         contract: What calls must be.
         out_spec: Tree of the result.
-        inputs: Of each input of the graph, the modules on the way to it and its name; None where it is the user's.
+        owners: The modules that have inputs, and those on the way: the place among them of the one above, where the
+            whole is the first, and the name in that.
+        inputs: Of each input of the graph, the place of its owner and its name; None where it is the user's.
         returned: Places of the outputs of the graph that the user gets.
         written: Places of other outputs, and of the inputs that they are written back to.
     """
@@ -83,7 +85,8 @@ class _Program(Struct, frozen=True):
     code: Code
     contract: Contract
     out_spec: TreeSpec
-    inputs: list[tuple[list[str], str] | None]
+    owners: list[tuple[int, str]]
+    inputs: list[tuple[int, str] | None]
     returned: list[int]
     written: list[tuple[int, int]]
 
@@ -114,7 +117,10 @@ class ProgramModule(torch.nn.Module):
         """
         program = self._program
         user = iter(program.contract.flatten(args, kwargs))
-        inputs = [next(user) if path is None else _get(self, *path) for path in program.inputs]
+        owners: list[torch.nn.Module] = [self]
+        for place, name in program.owners:
+            owners.append(owners[place]._modules[name])  # type: ignore[arg-type]
+        inputs = [next(user) if each is None else _get(owners[each[0]], each[1]) for each in program.inputs]
         outputs = program.code.run(*inputs)
         for place, source in program.written:
             with torch.no_grad():
@@ -136,11 +142,13 @@ def build_module(opened: OpenMethod) -> ProgramModule:
     trees = TreeBuilder(calls.types, literals)
     call = build_own_call(calls, trees, literals)
     _check_borders(tables, signature, call.out_spec, (name, "signature"))
+    owners, inputs = _sources(signature.inputs)
     program = _Program(
         code=Code(tables, _subgraphs(tables, opened)),
         contract=_contract(opened, tables, signature, _arguments(call)),
         out_spec=call.out_spec,
-        inputs=[_source(row) for row in signature.inputs],
+        owners=owners,
+        inputs=inputs,
         returned=[place for place, row in enumerate(signature.outputs) if row.kind in USER_OUTPUT_KINDS],
         written=_written(signature, (name, "signature")),
     )
@@ -261,18 +269,24 @@ def _module_at(path: str, modules: dict[str, torch.nn.Module]) -> torch.nn.Modul
     return modules[path]
 
 
-def _source(row: Input) -> tuple[list[str], str] | None:
-    """Where an input of the graph comes from, None for the user."""
-    if row.kind == "user_input":
-        return None
-    *parents, name = ("_token" if row.kind == "token" else row.target or "").split(".")
-    return parents, name
+def _sources(rows: Sequence[Input]) -> tuple[list[tuple[int, str]], list[tuple[int, str] | None]]:
+    """Where the inputs of the graph come from: owners and inputs of a :class:`_Program`."""
+    places: dict[tuple[int, str], int] = {}
+    inputs: list[tuple[int, str] | None] = []
+    for row in rows:
+        if row.kind == "user_input":
+            inputs.append(None)
+            continue
+        *path, name = ("_token" if row.kind == "token" else row.target or "").split(".")
+        owner = 0
+        for step in path:
+            owner = places.setdefault((owner, step), len(places) + 1)
+        inputs.append((owner, name))
+    return list(places), inputs
 
 
-def _get(module: torch.nn.Module, parents: list[str], name: str) -> Any:
-    for parent in parents:
-        module = module._modules[parent]  # type: ignore[assignment]
-    found: torch.Tensor | None = module._parameters.get(name)
+def _get(owner: torch.nn.Module, name: str) -> Any:
+    found: torch.Tensor | None = owner._parameters.get(name)
     if found is None:
-        found = module._buffers.get(name)
-    return getattr(module, name) if found is None else found  # getattr takes ten times as long
+        found = owner._buffers.get(name)
+    return getattr(owner, name) if found is None else found  # getattr takes ten times as long
