@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from loader.torch_internals import HigherOrderOperator, OpOverload, predispatch
+from loader.torch_internals import HigherOrderOperator, OpOverload, predispatch, register_operators
 from schema.errors import Loc, OperatorError, UsageError
 from schema.manifest import OperatorUse
 from schema.names import is_identifier
@@ -25,6 +25,7 @@ from schema.operators import (
     HIGHER_ORDER,
     LISTED_NAMESPACES,
     PYTHON_FUNCTIONS,
+    REGISTERED_LATE,
     RUNS_TEXT,
     listed_operators,
     split_target,
@@ -57,7 +58,7 @@ class Operators:
             raise UsageError(f"allow_ops is the text {allow!r}", remedy=f'pass a list: allow_ops=["{allow}"]')
         self._exact = frozenset(name for name in allow if "::" in name)
         self._namespaces = frozenset(allow) - self._exact
-        if own := self._namespaces & LISTED_NAMESPACES:
+        if own := self._namespaces & LISTED_NAMESPACES - REGISTERED_LATE:
             remedy = f'name the overload: allow_ops=["{min(own)}::NAME.OVERLOAD"]'
             raise UsageError(f"allow_ops has all of {min(own)}, torch's own operators", remedy=remedy)
         self._recorded = {use.name: use for use in recorded}
@@ -86,13 +87,17 @@ class Operators:
         if f"{namespace}::{name}" in FORBIDDEN:
             raise OperatorError(f"the operator {target} is forbidden in an archive", loc=loc)
         own = namespace in LISTED_NAMESPACES
-        if not own and not (namespace in self._namespaces or target in self._exact):
+        admitted = namespace in self._namespaces or target in self._exact
+        if not own and not admitted:
             message = f"the program calls the custom operator {target[:120]}"
             raise OperatorError(message, loc=loc, remedy=self._how_to_admit(namespace))
         found = _overload(namespace, name, overload)
+        if found is None and namespace in REGISTERED_LATE:
+            register_operators(namespace)
+            found = _overload(namespace, name, overload)
         if found is None:
             raise self._unknown(target, namespace, loc)
-        if own and not (target in listed_operators() or target in self._exact):
+        if own and not (target in listed_operators() or admitted):
             message = f"{target} is not on the list of operators that any archive may call"
             remedy = f'if you trust the program, pass allow_ops=["{target}"] (--allow-ops {target})'
             raise OperatorError(message, loc=loc, remedy=remedy)

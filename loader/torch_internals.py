@@ -124,6 +124,20 @@ def is_wrapper_class(kind: type) -> bool:
     return issubclass(kind, torch.Tensor) and hasattr(kind, "__tensor_unflatten__") and kind is not torch.Tensor
 
 
+def register_operators(namespace: str) -> None:
+    """Have torch register operators of its own that it leaves away until they are used, if it has them."""
+    with suppress(ModuleNotFoundError):
+        match namespace:
+            case "flex_lib":
+                import torch._dynamo._trace_wrapped_higher_order_op
+            case "quantized_decomposed":
+                import torch.ao.quantization.fx._decomposed
+            case "torch_attn":
+                import torch.nn.attention.varlen
+            case "torch_nn":
+                import torch.nn.modules.linear_cross_entropy  # noqa: F401
+
+
 def is_autograd_function(kind: type) -> bool:
     """Whether a class is an autograd function."""
     return issubclass(kind, torch.autograd.Function)

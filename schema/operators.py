@@ -66,7 +66,10 @@ AUTOGRAD_FUNCTIONS: Final[frozenset[str]] = frozenset({"torch._dynamo._trace_wra
 RUNS_TEXT: Final[frozenset[str]] = frozenset({"inline_asm_elementwise"})
 """Higher-order operators that run text of the program as code of a device; only where the caller names them."""
 
-LISTED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "export"})
+REGISTERED_LATE: Final[frozenset[str]] = frozenset({"flex_lib", "quantized_decomposed", "torch_attn", "torch_nn"})
+"""Namespaces of torch's own that it registers when one of its modules is imported."""
+
+LISTED_NAMESPACES: Final[frozenset[str]] = frozenset({"aten", "prims", "export"}) | REGISTERED_LATE
 """Namespaces of torch's own operators, of which an archive may call those on the list."""
 
 ALLOWED_NAMESPACES: Final[frozenset[str]] = LISTED_NAMESPACES | {"higher_order", "python"}

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from schema.operators import FORBIDDEN, LISTED, LISTED_NAMESPACES, listed_operators
+from loader.torch_internals import register_operators
+from schema.operators import FORBIDDEN, LISTED, LISTED_NAMESPACES, REGISTERED_LATE, listed_operators
 
 TYPES = frozenset({"t", "tVal", "Any", "Dict", "Dimname", "Future", "QScheme", "Storage", "Stream"})
 """Types of arguments and results that no program can hold."""
@@ -41,24 +42,29 @@ def _is_left_out(base: str) -> bool:
     return base in FORBIDDEN or bool(_LEFT_OUT.fullmatch(base.partition("::")[2]))
 
 
+def registered() -> set[str]:
+    """The overloads that this torch has, those included that it registers when one of its modules is imported."""
+    for namespace in REGISTERED_LATE:
+        register_operators(namespace)
+    return {name if "." in name else f"{name}.default" for name in torch._C._dispatch_get_all_op_names()}
+
+
 def admitted() -> set[str]:
     """The overloads of this torch that belong on the list."""
-    names = (name.partition(".") for name in torch._C._dispatch_get_all_op_names())
-    return {f"{base}.{overload or 'default'}" for base, _, overload in names if _belongs(base, overload)}
+    return {name for name in registered() if _belongs(*name.rsplit(".", 1))}
 
 
 def _belongs(base: str, overload: str) -> bool:
     if base.partition("::")[0] not in LISTED_NAMESPACES or _is_left_out(base):
         return False
-    schema: Any = torch._C._get_schema(base, overload)
+    schema: Any = torch._C._get_schema(base, "" if overload == "default" else overload)
     types = " ".join(str(each.type) for each in (*schema.arguments, *schema.returns))
     return "__torch__" not in types and not TYPES & set(re.findall(r"\w+", types))
 
 
 def write() -> None:
     """Add what this torch has to the list; what is in it and does not belong there goes."""
-    here = {name if "." in name else f"{name}.default" for name in torch._C._dispatch_get_all_op_names()}
-    elsewhere = {name for name in listed_operators() - here if not _is_left_out(name.rpartition(".")[0])}
+    elsewhere = {name for name in listed_operators() - registered() if not _is_left_out(name.rpartition(".")[0])}
     LISTED.write_text("\n".join(sorted(elsewhere | admitted())) + "\n")
     listed_operators.cache_clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+import archive
 import exporter
 import loader
 from loader.operators import Operators
+from loader.torch_internals import register_operators
 from schema.errors import OperatorError, UsageError
-from schema.operators import FORBIDDEN, LISTED, listed_operators
+from schema.operators import FORBIDDEN, LISTED, REGISTERED_LATE, listed_operators
 from tests import operator_lock
 from tests.hostile.cases import documents
 
@@ -22,14 +25,45 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_list_is_what_the_rules_make_of_this_torch() -> None:
-    here = {name if "." in name else f"{name}.default" for name in torch._C._dispatch_get_all_op_names()}
-    assert listed_operators() & here == operator_lock.admitted(), "python -m tests.operator_lock"
+    assert listed_operators() & operator_lock.registered() == operator_lock.admitted(), "python -m tests.operator_lock"
 
 
 def test_the_list_is_sorted_and_of_torchs_own_operators() -> None:
     lines = LISTED.read_text().splitlines()
     assert lines == sorted(set(lines))
-    assert all(line.startswith(("aten::", "prims::", "export::")) and "." in line for line in lines)
+    namespaces = {line.partition("::")[0] for line in lines if "." in line.partition("::")[2]}
+    assert namespaces == {"aten", "prims", "export", *REGISTERED_LATE}
+
+
+class Quantized(torch.nn.Module):
+    """Quantizes as torch's quantization of captured programs does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ops, scale = torch.ops.quantized_decomposed, (0.1, 3, -128, 127, torch.int8)
+        return ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *scale), *scale)
+
+
+def test_operators_that_torch_registers_late_are_there_when_a_program_calls_them(tmp_path: Path) -> None:
+    register_operators("quantized_decomposed")
+    x = torch.linspace(-1, 1, 7)
+    exporter.export(Quantized(), (x,), path=tmp_path / "program")
+    assert archive.inspect(tmp_path / "program").methods[0].operators[0].provider == ""
+    code = f"""
+import torch, loader
+before = set(torch._C._dispatch_get_all_op_names())
+module = loader.load_module({str(tmp_path / "program")!r})
+new = set(torch._C._dispatch_get_all_op_names()) - before
+assert all(name.startswith("quantized_decomposed::") for name in new) and new, new
+print(module(torch.linspace(-1, 1, 7)).tolist())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == Quantized()(x).tolist()
+
+
+def test_what_a_torch_does_not_register_is_no_operator() -> None:
+    with pytest.raises(OperatorError, match=r"knows no operator torch_nn::gone.default; use a torch that has it"):
+        Operators().resolve("torch_nn::gone.default", ())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -81,7 +81,7 @@ class Choice:
 
     Attributes:
         most: How many at most, of an operator or of a module in one of its two modes.
-        dtype: The element type of the samples of operators.
+        dtype: The element type of the samples of operators; of those that do not take it, another that they take.
         dynamic: Whether all dimensions are free.
     """
 
@@ -136,24 +136,24 @@ def module_samples(name: str, choice: Choice = Choice()) -> Iterator[Sample]:
             yield Sample(title, module, tuple(each.forward_input.args), dict(each.forward_input.kwargs))
 
 
-_INPUTS = (torch.Tensor, torch.nn.Module, torch.dtype, torch.device, torch.layout, torch.memory_format)
-_INPUTS += (type(None), bool, int, float, complex, str)
-"""What a collection may pass to a program, also where torch refuses it; not functions and masks made of them."""
+_INPUTS = (torch.Tensor, torch.nn.Module, type(None), bool, int, float, complex, str)
+"""What a program can be given; functions, masks made of them, options and types of elements it has of its own."""
 
 
 class _Operator(torch.nn.Module):
-    """Calls one operator; arguments that are no inputs of a program are its own."""
+    """Calls one operator; arguments that are no inputs of a program are its own, by place and by name."""
 
-    def __init__(self, function: Callable[..., Any], own: Mapping[int, Any]) -> None:
+    def __init__(self, function: Callable[..., Any], own: Mapping[int, Any], named: Mapping[str, Any]) -> None:
         super().__init__()
         self.function = function
         self.own = own
+        self.named = named
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         given = list(args)
         for place, value in self.own.items():
             given.insert(place, value)
-        return self.function(*given, **kwargs)
+        return self.function(*given, **kwargs, **self.named)
 
 
 def _is_input(argument: Any) -> bool:
@@ -185,11 +185,19 @@ def _operator_samples(info: Any, choice: Choice) -> Iterator[Sample]:
         arguments = (each.input, *each.args)
         own = {place: argument for place, argument in enumerate(arguments) if not _is_input(argument)}
         inputs = tuple(argument for place, argument in enumerate(arguments) if place not in own)
-        yield Sample(f"{_operator_title(info)} {number}", _Operator(info.op, own), inputs, dict(each.kwargs))
+        named = {name: argument for name, argument in each.kwargs.items() if not _is_input(argument)}
+        keywords = {name: argument for name, argument in each.kwargs.items() if name not in named}
+        yield Sample(f"{_operator_title(info)} {number}", _Operator(info.op, own, named), inputs, keywords)
+
+
+_OTHERWISE = (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+"""Element types of samples, the first that an operator takes, where it does not take the one that was chosen."""
 
 
 def _supported_samples(info: Any, choice: Choice) -> Iterator[Sample]:
-    return _operator_samples(info, choice) if choice.dtype in info.supported_dtypes("cpu") else iter(())
+    supported = info.supported_dtypes("cpu")
+    dtype = next((dtype for dtype in (choice.dtype, *_OTHERWISE) if dtype in supported), None)
+    return iter(()) if dtype is None else _operator_samples(info, replace(choice, dtype=dtype))
 
 
 def _zoo_samples(name: str) -> Iterator[Sample]:
