@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from exporter.emit.shape_environment import find_shape_env, print_guard
 from exporter.torch_internals import (
     AttrSource,
     GetItemSource,
@@ -22,9 +23,7 @@ from exporter.torch_internals import (
     Source,
     TensorProperty,
     TensorPropertySource,
-    find_shape_env,
     guards_only_as_text,
-    print_guard,
     pytree,
 )
 

@@ -11,7 +11,8 @@ from torch.export.graph_signature import CustomObjArgument
 
 from exporter.emit.literals import emit_literal, torch_name
 from exporter.emit.objects import emit_class_name
-from exporter.torch_internals import TreeSpec, find_shape_env, module_tensors, pytree, user_labels
+from exporter.emit.shape_environment import find_shape_env, user_labels
+from exporter.torch_internals import TreeSpec, module_tensors, pytree
 from schema.errors import UnsupportedError
 from schema.manifest import Dimension, Port
 from schema.names import is_identifier

@@ -23,12 +23,13 @@ from exporter.emit.objects import ObjectTable
 from exporter.emit.operators import emit_operator
 from exporter.emit.ports import emit_ports
 from exporter.emit.providers import find_provider
+from exporter.emit.shape_environment import find_shape_env
 from exporter.emit.signature import emit_signature
 from exporter.emit.symbols import SymbolTable
 from exporter.emit.tensors import Stored, TensorTable, constant_name
 from exporter.emit.texts import check_fqns
 from exporter.emit.trees import CallEmitter
-from exporter.torch_internals import OpOverload, find_shape_env, pytree
+from exporter.torch_internals import OpOverload, pytree
 from schema import manifest as documents
 from schema.codec import compress, decode, encode, most_decoded
 from schema.errors import FormatError, Loc, UnsupportedError

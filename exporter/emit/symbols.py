@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
+from exporter.emit.shape_environment import backed_hints, user_labels
 from exporter.emit.tables import Table
 from exporter.torch_internals import (
     AttrSource,
@@ -13,9 +14,7 @@ from exporter.torch_internals import (
     LocalSource,
     ShapeEnv,
     TensorPropertySource,
-    backed_hints,
     int_oo,
-    user_labels,
 )
 from schema import constraints
 from schema.errors import UnsupportedError
