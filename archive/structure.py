@@ -148,7 +148,7 @@ def _check_tensor(tensor: Tensor, storages: list[Storage], loc: Loc) -> None:
         raise FormatError(f"unknown element type {tensor.dtype[:40]!r}", loc=loc)
     if len(tensor.shape) > MAX_DIMENSIONS:
         raise FormatError(f"{len(tensor.shape)} dimensions", loc=loc)
-    strides = tensor.strides if tensor.strides is not None else contiguous_strides(tensor.shape)
+    strides = strides_of(tensor)
     if len(strides) != len(tensor.shape):
         raise FormatError(f"{len(strides)} strides for {len(tensor.shape)} dimensions", loc=loc)
     itemsize = CARRIERS[tensor.dtype].nbytes
@@ -206,6 +206,11 @@ def contiguous_strides(shape: Iterable[int]) -> list[int]:
         strides.append(step)
         step *= size or 1
     return strides[::-1]
+
+
+def strides_of(tensor: Tensor) -> list[int]:
+    """Strides of a tensor, in elements, also where the table leaves them out."""
+    return contiguous_strides(tensor.shape) if tensor.strides is None else tensor.strides
 
 
 def is_contiguous(shape: Sequence[int], strides: Sequence[int] | None) -> bool:

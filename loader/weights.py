@@ -11,7 +11,7 @@ import torch
 
 from archive.composites import is_composite, made_of
 from archive.reading import ArchiveFile
-from archive.structure import contiguous_strides, is_contiguous, most_absent
+from archive.structure import is_contiguous, most_absent, strides_of
 from loader.given import CODE_DTYPES, OtherType, Weights, given_tensors
 from loader.parts import PLAIN, Kind, Parts
 from loader.rebuild.literals import DTYPES, torch_constant
@@ -267,9 +267,8 @@ def _named(manifest: Manifest, method: Method) -> Iterator[tuple[str, int]]:
 def _slot(manifest: Manifest, name: str, place: int) -> Slot:
     row = manifest.tensors[place]
     dtype = torch_constant(DType(row.dtype), ("tensors", row.name))
-    strides = contiguous_strides(row.shape) if row.strides is None else row.strides
     nbytes = manifest.storages[row.storage].nbytes
-    view = tuple(row.shape), tuple(strides), row.offset, row.conjugate, row.negative
+    view = tuple(row.shape), tuple(strides_of(row)), row.offset, row.conjugate, row.negative
     return Slot(name, row.storage, nbytes, dtype, *view)
 
 

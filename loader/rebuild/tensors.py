@@ -12,7 +12,7 @@ import torch
 
 from archive.composites import is_composite
 from archive.reading import ArchiveFile
-from archive.structure import contiguous_strides
+from archive.structure import strides_of
 from loader.devices import Devices
 from loader.lazily import lazily
 from loader.rebuild.composites import build_sparse, build_subclass
@@ -117,7 +117,7 @@ class TensorBuilder:
         # What was on the meta device has no bytes to put elsewhere, unless it is a weight and was given.
         storage = self._storage(row.storage, device, hollow=self._hollow or "meta" in (row.device, device.type))
         view = torch.empty(0, dtype=_dtype(row), device=storage.device)
-        view.set_(storage.untyped_storage(), row.offset, row.shape, _strides(row))
+        view.set_(storage.untyped_storage(), row.offset, row.shape, strides_of(row))
         set_lazy_bits(view, conjugate=row.conjugate, negative=row.negative)
         return view
 
@@ -134,7 +134,7 @@ class TensorBuilder:
         assert row.subclass is not None
         kind, _, context = self._described(row)
         parts = {part.key: self.build(part.tensor) for part in row.subclass.parts}
-        return build_subclass(kind, parts, context, row.shape, _strides(row), loc)
+        return build_subclass(kind, parts, context, row.shape, strides_of(row), loc)
 
     def _described(self, row: Tensor) -> tuple[Any, tuple[int, ...], Any]:
         """The class, shape and context of a wrapper subclass."""
@@ -196,7 +196,3 @@ class TensorBuilder:
 
 def _dtype(row: Tensor) -> torch.dtype:
     return torch_constant(DType(row.dtype), ("tensors", row.name))  # type: ignore[no-any-return]
-
-
-def _strides(row: Tensor) -> list[int]:
-    return contiguous_strides(row.shape) if row.strides is None else row.strides
