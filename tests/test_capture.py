@@ -49,6 +49,36 @@ def test_a_buffer_of_a_submodule_that_is_assigned_anew_is_written():
     assert module(torch.zeros(2)).tolist() == [2, 2]
 
 
+class Table(torch.nn.Module):
+    """Makes its table anew where it has not the size that the input needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        if self.table.shape != x.shape[1:]:
+            self.table = torch.arange(x.shape[1], device=x.device) * 2.0
+        return x + self.table
+
+
+@pytest.mark.parametrize("ir", ["training", "inference"])
+@pytest.mark.parametrize("wrap", [torch.nn.Sequential, lambda module: module])
+@pytest.mark.parametrize("shapes", [None, {"x": (Dim.AUTO, Dim.AUTO)}])
+def test_a_buffer_that_is_assigned_another_shape_stays_as_it_is(ir, wrap, shapes):
+    """torch's program fails when it is called, if the buffer is the outermost module's."""
+    module = wrap(Table())
+    shapes = shapes and {("x" if isinstance(module, Table) else "input"): shapes["x"]}
+    with pytest.warns(
+        UserWarning, match=r"another shape to the buffers (0\.)?table; .* leaves the buffers as they are"
+    ):
+        program = capture(module, (torch.ones(2, 3),), dynamic_shapes=shapes, ir=ir)
+    assert [buffer.tolist() for buffer in module.buffers()] == [[0]]
+    captured = program.module()
+    for x in (torch.ones(2, 3), torch.zeros(4, 5) if shapes else torch.zeros(2, 3)):
+        assert torch.equal(captured(x), module(x))
+
+
 def test_a_missing_buffer_does_not_shift_the_others():
     """torch counts buffers that are None, and writes the new value of one buffer into its neighbour."""
 

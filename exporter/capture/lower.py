@@ -19,7 +19,7 @@ from exporter.capture.indexing import RewriteCalls
 from exporter.capture.module_inputs import modules_faked
 from exporter.capture.objects import objects_faked
 from exporter.capture.paths import loc_of
-from exporter.capture.preserve import module_restored, warn_of_assignments
+from exporter.capture.preserve import can_be_written_back, module_restored, warn_of_assignments, warn_of_other_shapes
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.tracepoints import Specs, signatures_of, tracepoints
@@ -46,6 +46,7 @@ class _Root(Root):
         assigned: The buffers that ``forward`` assigns anew, by qualified name.
         detached: Which outputs ``forward`` computes with gradients.
         attributes: To which attributes ``forward`` assigns a tensor.
+        resized: To which buffers it assigns one of another shape.
     """
 
     def __init__(self, symbolic: Symbolic) -> None:
@@ -56,6 +57,7 @@ class _Root(Root):
         self.assigned: set[str] = set()
         self.detached: set[int] = set()
         self.attributes: list[str] = []
+        self.resized: list[str] = []
 
     def call(self, *flat: Any) -> tuple[Any, ...]:
         values = [
@@ -77,6 +79,7 @@ class _Root(Root):
 
     def _write_assigned(self, before: dict[str, torch.Tensor]) -> None:
         after = self._buffers_now()
+        self.resized = []
         for name, buffer in before.items():
             if name not in after:
                 raise CaptureError(
@@ -84,7 +87,9 @@ class _Root(Root):
                     loc=(name,),
                     remedy="write into the buffer with copy_, or assign a tensor that forward computes",
                 )
-            if after[name] is not buffer:
+            if not can_be_written_back(after[name], buffer):
+                self.resized.append(name)
+            elif after[name] is not buffer:
                 self.assigned.add(name)
                 buffer.copy_(after[name])
 
@@ -135,6 +140,7 @@ def lower(symbolic: Symbolic) -> Traced:
         _check_changes(symbolic, joint._aot_state)
         graph_module, metadata = aot_stage2_export(joint._aot_state, joint._aot_graph_capture)
     warn_of_assignments(root.attributes)
+    warn_of_other_shapes(root.resized)
     drop_unused(graph_module.graph)
     if strict:
         _describe_without_root(graph_module.graph)

@@ -59,6 +59,28 @@ def warn_of_assignments(assigned: list[str]) -> None:
         )
 
 
+def can_be_written_back(value: object, buffer: torch.Tensor) -> bool:
+    """Whether what is assigned to a buffer can be written into it; a size that varies does not fit, as none has one."""
+    if not isinstance(value, torch.Tensor):
+        return True  # that is refused elsewhere
+    sizes: list[Any] = list(value.shape)
+    return all(isinstance(size, int) for size in sizes) and sizes == list(buffer.shape)
+
+
+def warn_of_other_shapes(buffers: list[str]) -> None:
+    """Warn of buffers to which tensors of other shapes were assigned.
+
+    A program writes into its buffers, whose shapes stay. Modules that make a table anew where it has not the size that
+    they need make it in every call of the program: the graph is right for each.
+    """
+    if buffers:
+        warnings.warn(
+            f"the module assigns a tensor of another shape to the buffers {', '.join(buffers)}; the program computes "
+            "with it, and leaves the buffers as they are. Give them this shape to have the assignment kept",
+            stacklevel=3,
+        )
+
+
 def _take(module: torch.nn.Module) -> _Snapshot:
     snapshot = _Snapshot()
     for name, owner in module.named_modules():

@@ -16,7 +16,7 @@ from exporter.capture.environment import tracing_environment
 from exporter.capture.indexing import RewriteCalls
 from exporter.capture.module_inputs import modules_faked
 from exporter.capture.objects import objects_faked
-from exporter.capture.preserve import module_kept
+from exporter.capture.preserve import can_be_written_back, module_kept, warn_of_other_shapes
 from exporter.capture.progress import progress
 from exporter.capture.root import ROOT, Root, restore_module_paths
 from exporter.capture.subclasses import reads_followed
@@ -118,19 +118,26 @@ def _buffer_assignments(symbolic: Symbolic) -> Iterator[dict[str, str]]:
     module = symbolic.module
     owners = {id(owner._buffers): f"{path}." if path else "" for path, owner in reversed(list(module.named_modules()))}
     assigned: dict[str, str] = {}
+    lost: dict[str, bool] = {}
 
     def note(owner: torch.nn.Module, name: str, value: Any) -> None:
         fqn = f"{owners.get(id(owner._buffers), '?')}{name}"
         if owner is not module and value is symbolic.state.fake.get(fqn):
             assigned.pop(fqn, None)  # back to itself; of the outermost module it is written even so, as in torch
+            lost.pop(fqn, None)
         elif fqn in symbolic.state.buffers:
-            assigned[fqn] = _node_of(value, fqn)
+            lost[fqn] = not can_be_written_back(value, symbolic.state.fake[fqn])
+            if lost[fqn]:
+                assigned.pop(fqn, None)
+            else:
+                assigned[fqn] = _node_of(value, fqn)
 
     hook = torch.nn.modules.module.register_module_buffer_registration_hook(note)
     try:
         yield assigned
     finally:
         hook.remove()
+    warn_of_other_shapes([fqn for fqn in lost if lost[fqn]])
 
 
 def _node_of(value: Any, fqn: str) -> str:

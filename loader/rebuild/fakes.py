@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
+from loader.rebuild.memories import Memories, Sizes
 from loader.torch_internals import (
     FakeTensor,
     FakeTensorMode,
@@ -24,7 +25,6 @@ from loader.torch_internals import (
     warn_of_data_access,
 )
 
-Sizes = Sequence[int | torch.SymInt]
 Maker = Callable[[], torch.Tensor]
 
 _META = torch.device("meta")
@@ -103,11 +103,13 @@ class FastFakes:
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
         self._attributes: dict[torch.device, tuple[dict[str, Any], torch.device]] = {}
+        self._memories = Memories()
 
     def maker(self, shape: Sizes, strides: Sizes, dtype: torch.dtype, device: torch.device, grad: bool) -> Maker:
         """A function that makes tensors of one kind, no two of which share memory."""
         attributes, device = self._attributes_on(device)
-        make_memory = _memory_maker(shape, strides, dtype)
+        # To copy one takes half as long as to make one, and a twentieth if its sizes vary.
+        make_memory = partial(lazy_clone, self._memories.make(shape, strides, dtype))
 
         def make() -> torch.Tensor:
             made: torch.Tensor = _make_subclass(
@@ -128,12 +130,6 @@ class FastFakes:
 
 
 _make_subclass = torch.Tensor._make_subclass
-
-
-def _memory_maker(shape: Sizes, strides: Sizes, dtype: torch.dtype) -> Maker:
-    """A function that makes meta tensors of one kind, each with a storage of its own."""
-    # To copy one takes half as long as to make one, and a twentieth if its sizes vary.
-    return partial(lazy_clone, torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META))
 
 
 def _official(memory: torch.Tensor, device: torch.device) -> FakeTensor:

@@ -125,6 +125,8 @@ class ValueBuilder:
         return lambda: replace(argument)  # torch changes the names of some
 
     def _sizes(self, sizes: list[documents.Size], loc: Loc) -> list[Any]:
+        if any(size < 0 for size in sizes if not isinstance(size, documents.Symbolic)):
+            raise FormatError("a size or stride below zero", loc=loc)
         return [self._symbols.number(size, loc) if isinstance(size, documents.Symbolic) else size for size in sizes]
 
 
