@@ -140,6 +140,10 @@ _INPUTS = (torch.Tensor, torch.nn.Module, type(None), bool, int, float, complex,
 """What a program can be given; functions, masks made of them, options and types of elements it has of its own."""
 
 
+_NAMES = frozenset({"device"})
+"""Names that torch's generated code has another use for: a program cannot be run that has an input of such a name."""
+
+
 class _Operator(torch.nn.Module):
     """Calls one operator; arguments that are no inputs of a program are its own, by place and by name."""
 
@@ -185,7 +189,7 @@ def _operator_samples(info: Any, choice: Choice) -> Iterator[Sample]:
         arguments = (each.input, *each.args)
         own = {place: argument for place, argument in enumerate(arguments) if not _is_input(argument)}
         inputs = tuple(argument for place, argument in enumerate(arguments) if place not in own)
-        named = {name: argument for name, argument in each.kwargs.items() if not _is_input(argument)}
+        named = {name: each.kwargs[name] for name in each.kwargs if name in _NAMES or not _is_input(each.kwargs[name])}
         keywords = {name: argument for name, argument in each.kwargs.items() if name not in named}
         yield Sample(f"{_operator_title(info)} {number}", _Operator(info.op, own, named), inputs, keywords)
 
