@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 import torch
 from torch import fx
+from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import exporter
 import loader
 from archive.collector import collector_paused
 from loader import torch_internals
 from loader.rebuild import fakes, graph, nodes, values
+from loader.rebuild.memories import Memories
 from schema.errors import AccessError
 from tests.models import cases
 from tests.program_equality import assert_equal_programs, same
@@ -245,3 +248,34 @@ def test_the_garbage_collector_works_in_a_child_that_was_forked_during_a_load() 
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ("a, b, 3", "b * 3, 3, 1"),
+        ("a, 3, b", "b * 3, 1, 3"),
+        ("a, b", "0, 1"),
+        ("a, 1, b", "b, 7, 1"),
+        ("a, 4", "b * 4, 1"),
+        ("a, b", "b * 2, 2"),
+        ("a, 0, b", "b, b, 1"),
+        ("1, 1", "a, b"),
+        ("a, a", "1, a"),
+    ],
+)
+def test_memory_of_sizes_that_vary_is_as_large_as_torch_makes_it(shape: str, strides: str) -> None:
+    shape_env = ShapeEnv()
+    symbols = {
+        name: shape_env.create_symintnode(
+            shape_env.create_unspecified_symbol(size, source=ConstantSource(name)), hint=size
+        )
+        for name, size in {"a": 5, "b": 6}.items()
+    }
+    sizes, steps = (list(eval(f"{text},", symbols)) for text in (shape, strides))
+    made = Memories().make(sizes, steps, torch.float32)
+    expected = torch.empty_strided(tuple(sizes), tuple(steps), device="meta")
+    assert str(made.shape) == str(expected.shape)
+    assert str(made.stride()) == str(expected.stride())
+    hints = [int(each.untyped_storage().nbytes()) for each in (made, expected)]
+    assert hints[0] == hints[1]

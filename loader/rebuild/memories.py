@@ -30,13 +30,15 @@ class Memories:
         Raises:
             RuntimeError: There can be no such tensor.
         """
-        if not any(isinstance(each, torch.SymInt) for each in (*shape, *strides)):
-            return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META)
+        varies = any(isinstance(each, torch.SymInt) for each in (*shape, *strides))
         steps = [(size, stride) for size, stride in zip(shape, strides, strict=True) if not _is(1, size)]
         steps = [(size, stride) for size, stride in steps if not _is(0, stride)]
+        outermost = _outermost_if_dense(steps) if varies else None
+        if outermost is None:
+            return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META)
         key = dtype, *sorted((_identity(size), _identity(stride)) for size, stride in steps)
         if key not in self._flat:
-            self._flat[key] = torch.empty((_extent(steps),), dtype=dtype, device=_META)
+            self._flat[key] = torch.empty((outermost[0] * outermost[1],), dtype=dtype, device=_META)
         return self._flat[key].as_strided(tuple(shape), tuple(strides))
 
 
@@ -47,14 +49,6 @@ def _is(number: int, size: int | torch.SymInt) -> bool:
 
 def _identity(size: int | torch.SymInt) -> tuple[bool, int]:
     return (True, id(size)) if isinstance(size, torch.SymInt) else (False, size)
-
-
-def _extent(steps: list[_Step]) -> int | torch.SymInt:
-    """How many elements from its first a tensor reaches over."""
-    if any(_is(0, size) for size, _ in steps):
-        return 0
-    outermost = _outermost_if_dense(steps)
-    return 1 + sum((size - 1) * stride for size, stride in steps) if outermost is None else outermost[0] * outermost[1]
 
 
 def _outermost_if_dense(steps: list[_Step]) -> _Step | None:

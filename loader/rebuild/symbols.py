@@ -84,10 +84,10 @@ class SymbolBuilder:
         return {self.expressions[row.expression]: self._interval(row.interval) for row in self._document.ranges}
 
     def guard(self) -> None:
-        """Tell the shape environment the program's guards, once all numbers are made."""
-        conditions = [self.expressions[row.condition] for row in self._document.guards]
-        if not conditions:
+        """Tell the shape environment the program's guards, and no others, once all values are made."""
+        if not self.symbols:
             return
+        conditions = [self.expressions[row.condition] for row in self._document.guards]
         self._shape_env.guards[:] = map(shape_guard, conditions)
         used = [row.expression for row in self._document.ranges] + [expression for _, expression, _ in self._numbers]
         live = set().union(*(self.expressions[place].free_symbols for place in used))
