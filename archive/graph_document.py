@@ -23,6 +23,7 @@ from schema.names import (
     check_identifiers,
     check_plain_texts,
     check_script_class,
+    check_stack_texts,
 )
 
 _LEVELS: Final = {
@@ -248,4 +249,4 @@ def _check_frames(document: ProgramGraph, loc: Loc) -> None:
         if depths[-1] > MAX_STACK_DEPTH:
             raise FormatError(f"{depths[-1]} modules inside each other", loc=(*loc, place))
     texts = [text for frame in document.frames for text in (frame.key, frame.path, frame.type)]
-    check_plain_texts(texts, loc)
+    check_stack_texts(texts, loc)

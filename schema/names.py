@@ -127,9 +127,17 @@ def is_encodable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def is_stack_text(text: str) -> bool:
+    """Whether a text can be in a module stack: between double quotes in generated code, and there alone.
+
+    Dynamo calls a module that is found in a dictionary by the expression that finds it: ``G['activations'].gelu``.
+    """
+    return text.isprintable() and not ('"' in text or "\\" in text)
+
+
 def is_plain_text(text: str) -> bool:
     """Whether a text can stand between quotes in generated code: printable, without quotes and backslashes."""
-    return text.isprintable() and not ('"' in text or "'" in text or "\\" in text)
+    return is_stack_text(text) and "'" not in text
 
 
 def check_plain_text(text: str, loc: Loc) -> str:
@@ -162,6 +170,17 @@ def is_fqn(name: str) -> bool:
 def are_fqns(names: Sequence[str]) -> bool:
     """Whether each of some names can be an attribute path; put together they have the parts that they have each."""
     return not names or is_fqn(".".join(names))
+
+
+def check_stack_texts(texts: Sequence[str], loc: Loc) -> None:
+    """Refuse texts of which a module stack must not hold one; many of them at once.
+
+    Raises:
+        FormatError: One is not printable, or holds a double quote or backslash.
+    """
+    if not is_stack_text("".join(texts)):
+        wrong = next(text for text in texts if not is_stack_text(text))
+        raise FormatError(f"{wrong[:80]!r} holds a double quote, a backslash or a control character", loc=loc)
 
 
 def check_fqn(name: str, loc: Loc) -> str:

@@ -379,3 +379,21 @@ def test_methods_share_weights_and_constants(tmp_path: Path) -> None:
     for method in ("forward", "other"):
         program = loader.load(path, method=method)
         assert same(program.module()(x), getattr(module, method)(x))
+
+
+ACTIVATION = torch.nn.GELU()
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_module_that_is_no_submodule_stays_in_the_module_stack(strict: bool, tmp_path: Path) -> None:
+    """Dynamo names one that it finds among the globals by the expression that finds it, quotes and all."""
+
+    class Calls(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ACTIVATION(x)
+
+    program = torch.export.export(Calls(), (torch.ones(2),), strict=strict)
+    stacks = [node.meta["nn_module_stack"] for node in program.graph.nodes if node.op == "call_function"]
+    assert any("G['" in path for stack in stacks for path, _ in stack.values()) == strict
+    assert_survives(program, tmp_path / "model")
+    assert exporter.capture(Calls(), (torch.ones(2),), strict=strict).graph_module.code == program.graph_module.code

@@ -12,7 +12,7 @@ from exporter.emit.flat_calls import emit_callees, emit_skeletons
 from exporter.emit.literals import emit_literal
 from exporter.emit.operators import emit_operator
 from exporter.emit.tables import Table
-from exporter.emit.texts import check_text
+from exporter.emit.texts import check_stack_text
 from exporter.emit.values import ValueEmitter
 from exporter.torch_internals import (
     CallMethodKey,
@@ -205,7 +205,7 @@ class GraphEmitter:
 
 def _frame(parent: int, key: str, path: str, kind: Any, loc: Loc) -> documents.ModuleFrame:
     name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-    return documents.ModuleFrame(parent, *(check_text(text, loc) for text in (key, path, name)))
+    return documents.ModuleFrame(parent, *(check_stack_text(text, loc) for text in (key, path, name)))
 
 
 def _key(value: Any) -> Hashable:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from schema.errors import Loc, UnsupportedError
 from schema.literals import Entries, Items, Literal, Tuple
-from schema.names import are_fqns, is_fqn, is_identifier, is_plain_text
+from schema.names import are_fqns, is_fqn, is_identifier, is_plain_text, is_stack_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,18 @@ def check_text(text: str, loc: Loc) -> str:
     if not is_plain_text(text):
         message = f"{text[:80]!r} holds a quote, a backslash or a control character"
         raise UnsupportedError(message, loc=loc, remedy="rename it, or pass it in another form")
+    return text
+
+
+def check_stack_text(text: str, loc: Loc) -> str:
+    """Return the text if a module stack may hold it.
+
+    Raises:
+        UnsupportedError: It holds a double quote, a backslash or a control character.
+    """
+    if not is_stack_text(text):
+        message = f"{text[:80]!r} holds a double quote, a backslash or a control character"
+        raise UnsupportedError(message, loc=loc, remedy="rename the module")
     return text
 
 

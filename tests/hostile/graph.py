@@ -250,7 +250,7 @@ CASES = [
     _case(
         "a module path that is code",
         lambda graph: graph["frames"][0].__setitem__(2, 'x", 0) or ("'),
-        r"holds a quote.*\(at graph.frames",
+        r"holds a double quote.*\(at graph.frames",
     ),
     _case(
         "modules in each other without end",
