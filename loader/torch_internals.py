@@ -234,7 +234,7 @@ def exported_program(
     root: torch.nn.Module,
     graph: torch.fx.Graph,
     verifiers: list[Any],
-    symbolic: bool,
+    guarded: bool,
     **parts: Any,
 ) -> torch.export.ExportedProgram:
     """Put a program together.
@@ -243,7 +243,7 @@ def exported_program(
         root: The module whose attributes the graph reads.
         graph: The graph.
         verifiers: What torch checks it with when it is changed.
-        symbolic: Whether it has symbols, and so may have guards.
+        guarded: Whether it has guards. torch walks over the values of all nodes to find out.
         parts: The other arguments of torch's constructor, by name.
     """
     if not CAN_ASSEMBLE:
@@ -253,7 +253,7 @@ def exported_program(
     for name, value in parts.items():
         setattr(program, f"_{name}", value)
     program._verifiers = verifiers
-    program._guards_code = _guards_code(program._graph_module) if symbolic else []
+    program._guards_code = _guards_code(program._graph_module) if guarded else []
     return program
 
 

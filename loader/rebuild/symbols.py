@@ -83,6 +83,11 @@ class SymbolBuilder:
         """The program's range constraints."""
         return {self.expressions[row.expression]: self._interval(row.interval) for row in self._document.ranges}
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the program has guards."""
+        return bool(self._document.guards)
+
     def guard(self) -> None:
         """Tell the shape environment the program's guards, and no others, once all values are made."""
         if not self.symbols:
