@@ -6,12 +6,11 @@ The last two are called by ``flat_apply``, which is no operator of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final, NamedTuple
 
 from archive.bounds import check_literal
 from schema.errors import FormatError, Loc
-from schema.graph import Graph, ProgramGraph, names_read
+from schema.graph import Graph, ProgramGraph, names_read, node_rows
 from schema.literals import Entries, Items, Literal, OperatorName, Tuple
 from schema.names import check_class, check_identifiers, is_method_name
 from schema.operators import FLAT_APPLY
@@ -22,20 +21,20 @@ _CALLS_METHOD: Final = "higher_order::call_torchbind"
 _FLAT_APPLY: Final = f"higher_order::{FLAT_APPLY}"
 
 
-class Call(NamedTuple):
-    """A node that calls something: its name, the name of what it calls, operands and place of its keyword arguments."""
+class _FlatCall(NamedTuple):
+    """A ``flat_apply`` node.
+
+    Attributes:
+        name: Its name.
+        reads: What its first two arguments read by name; empty of one that reads nothing.
+        operands: Its arguments.
+        keywords: Place of its keyword arguments.
+    """
 
     name: str
-    target: str
+    reads: list[str]
     operands: list[int]
     keywords: int
-
-
-def calls(document: ProgramGraph, graph: Graph) -> Iterator[Call]:
-    """The nodes of a graph, in order."""
-    operands = iter(graph.operands)
-    for name, target, arity, keywords in zip(graph.names, graph.targets, graph.arities, graph.keywords, strict=True):
-        yield Call(name, document.targets[target], list(islice(operands, arity)), keywords)
 
 
 def check_methods(document: ProgramGraph, loc: Loc) -> None:
@@ -53,12 +52,12 @@ def check_methods(document: ProgramGraph, loc: Loc) -> None:
         if not given.isdisjoint(row.operands):
             raise FormatError("a call of a method by keyword", loc=(*loc, "keywords", place))
     for index, graph in enumerate(document.graphs):
-        for call in calls(document, graph):
-            methods = [call.operands[at + 2 : at + 3] for at, operand in enumerate(call.operands) if operand in given]
-            if call.target == _CALLS_METHOD:
-                methods.append(call.operands[1:2])
+        for name, target, operands, _ in node_rows(graph):
+            methods = [operands[at + 2 : at + 3] for at, operand in enumerate(operands) if operand in given]
+            if document.targets[target] == _CALLS_METHOD:
+                methods.append(operands[1:2])
             if not all(method and method[0] in named for method in methods):
-                raise FormatError("no method that a graph may call", loc=(*loc, "graphs", index, call.name[:80]))
+                raise FormatError("no method that a graph may call", loc=(*loc, "graphs", index, name[:80]))
 
 
 def check_flat_calls(document: ProgramGraph, loc: Loc) -> None:
@@ -80,20 +79,22 @@ def autograd_functions(document: ProgramGraph) -> Iterator[tuple[str, str, Loc]]
         return
     for place, graph in enumerate(document.graphs):
         named = {row.name for row in graph.callees if row.made is None}
-        read = _reads(document, graph)
-        for at, call in enumerate(calls(document, graph)):
-            if call.target == _FLAT_APPLY and read[at + call.operands[0]] in named:
+        for call in _flat_calls(document, graph):
+            if call.reads[0] in named:
                 module, _, name = str(document.arguments[call.operands[2]]).rpartition(".")
                 yield module, name, ("graph", "graphs", place, call.name)
 
 
-def _reads(document: ProgramGraph, graph: Graph) -> dict[int, object]:
-    """What ``get_attr`` nodes name, by their places."""
-    return {
-        at: document.arguments[call.operands[0]]
-        for at, call in enumerate(calls(document, graph))
-        if call.target == "node::get_attr" and len(call.operands) == 1 and call.operands[0] >= 0
-    }
+def _flat_calls(document: ProgramGraph, graph: Graph) -> Iterator[_FlatCall]:
+    """The ``flat_apply`` nodes of a graph, in order."""
+    read: dict[int, str] = {}
+    for at, (name, target, operands, keywords) in enumerate(node_rows(graph)):
+        kind = document.targets[target]
+        if kind == "node::get_attr" and len(operands) == 1 and operands[0] >= 0:
+            read[at] = str(document.arguments[operands[0]])
+        elif kind == _FLAT_APPLY:
+            reads = [read.get(at + operand, "") if operand < 0 else "" for operand in operands[:2]]
+            yield _FlatCall(name, reads, operands, keywords)
 
 
 def _check_rows(graph: Graph, loc: Loc) -> None:
@@ -128,17 +129,13 @@ def _leaves(tree: Literal, loc: Loc) -> int:
 
 def _check_nodes(document: ProgramGraph, graph: Graph, loc: Loc) -> None:
     """What a node calls, and how its arguments are put together, is read by name right where it stands."""
-    read = _reads(document, graph)
     callees = {row.name: row for row in graph.callees}
     skeletons = {row.name: row for row in graph.skeletons}
-    for at, call in enumerate(calls(document, graph)):
-        if call.target != _FLAT_APPLY:
-            continue
+    for call in _flat_calls(document, graph):
         where = (*loc, call.name[:80])
-        reads = [str(read.get(at + operand)) if operand < 0 else "" for operand in call.operands[:2]]
-        if len(reads) < 2 or reads[0] not in callees or reads[1] not in skeletons:
+        if len(call.reads) < 2 or call.reads[0] not in callees or call.reads[1] not in skeletons:
             raise FormatError("does not say what it calls", loc=where)
-        callee, tree = callees[reads[0]], skeletons[reads[1]].tree
+        callee, tree = callees[call.reads[0]], skeletons[call.reads[1]].tree
         if document.keywords[call.keywords].names or len(call.operands) != 2 + _leaves(tree, where):
             raise FormatError("other arguments than what it calls is to get", loc=where)
         if callee.made is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from archive.text import (
@@ -35,6 +34,7 @@ from schema.graph import (
     TensorValue,
     TupleOf,
     TupleValue,
+    node_rows,
 )
 
 if TYPE_CHECKING:
@@ -114,15 +114,13 @@ def _graph(name: str, graph: Graph, tables: _Tables) -> Iterator[str]:
 def _nodes(graph: Graph, tables: _Tables) -> Iterator[_Node]:
     """The nodes of one graph, in order."""
     names: list[str] = []
-    operands = iter(graph.operands)
-    columns = zip(graph.names, graph.targets, graph.arities, graph.keywords, graph.values, strict=True)
-    for name, target, arity, place, value in columns:
+    for (name, target, operands, place), value in zip(node_rows(graph), graph.values, strict=True):
         keywords = at(tables.keywords, place, _LOC)
         kwargs = _operands(keywords.operands, names, tables)
         yield _Node(
             name=name,
             target=at(tables.targets, target, _LOC),
-            args=_operands(islice(operands, arity), names, tables),
+            args=_operands(operands, names, tables),
             kwargs=dict(zip(keywords.names, kwargs, strict=True)),
             value=None if value == ABSENT else at(tables.values, value, _LOC),
         )

@@ -8,14 +8,13 @@ list.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
 
 from loader.rebuild.tables import Tables
 from schema.errors import FormatError
-from schema.graph import Container, DictOf, ListOf, SliceOf, TupleOf
+from schema.graph import Container, DictOf, ListOf, SliceOf, TupleOf, node_rows
 
 _WRITTEN = frozenset({int, bool, type(None)})
 """Types of literals that are written into the code, instead of handed to it."""
@@ -74,7 +73,10 @@ class _Writer:
 
     def lines(self) -> Iterator[str]:
         """The code."""
-        statements = [self._statement(place, *row) for place, row in enumerate(self._rows())]
+        statements = [
+            self._statement(place, target, operands, keywords)
+            for place, (_, target, operands, keywords) in enumerate(node_rows(self._columns))
+        ]
         kinds = [self._tables.targets[target] for target in self._columns.targets]
         yield f"def run({', '.join(f'v{place}' for place, kind in enumerate(kinds) if kind == 'placeholder')}):"
         done: dict[int, list[int]] = {}
@@ -88,12 +90,6 @@ class _Writer:
             if place in done and kinds[place] != "output":
                 # What is not needed any more is let go of, as by the code that torch generates.
                 yield f" del {', '.join(f'v{each}' for each in done[place])}"
-
-    def _rows(self) -> Iterator[tuple[int, list[int], int]]:
-        """Target, operands and keyword arguments of each node."""
-        columns, operands = self._columns, iter(self._columns.operands)
-        for target, arity, keywords in zip(columns.targets, columns.arities, columns.keywords, strict=True):
-            yield target, list(islice(operands, arity)), keywords
 
     def _statement(self, place: int, target: int, operands: list[int], keywords: int) -> str:
         """What stands on the right of a node's name."""

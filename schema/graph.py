@@ -7,6 +7,8 @@ An *operand* is a whole number: ``-k`` is the result of the node ``k`` places be
 graph; a number that is not negative is a place in the table of arguments.
 """
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final, Union
 
 from msgspec import Struct
@@ -288,6 +290,13 @@ class Graph(Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: list[Attribute] = []
     callees: list[Callee] = []
     skeletons: list[Skeleton] = []
+
+
+def node_rows(graph: Graph) -> Iterator[tuple[str, int, list[int], int]]:
+    """Of each node, in order: its name, place of its target, operands and place of its keyword arguments."""
+    operands = iter(graph.operands)
+    for name, target, arity, keywords in zip(graph.names, graph.targets, graph.arities, graph.keywords, strict=True):
+        yield name, target, list(islice(operands, arity)), keywords
 
 
 def names_read(graph: Graph) -> list[str]:

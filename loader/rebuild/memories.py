@@ -30,16 +30,18 @@ class Memories:
         Raises:
             RuntimeError: There can be no such tensor.
         """
-        varies = any(isinstance(each, torch.SymInt) for each in (*shape, *strides))
-        steps = [(size, stride) for size, stride in zip(shape, strides, strict=True) if not _is(1, size)]
-        steps = [(size, stride) for size, stride in steps if not _is(0, stride)]
-        outermost = _outermost_if_dense(steps) if varies else None
-        if outermost is None:
-            return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META)
+        if any(isinstance(each, torch.SymInt) for each in (*shape, *strides)):
+            steps = [step for step in zip(shape, strides, strict=True) if not (_is(1, step[0]) or _is(0, step[1]))]
+            outermost = _outermost_if_dense(steps)
+            if outermost is not None:
+                return self._flat_memory(steps, outermost, dtype).as_strided(tuple(shape), tuple(strides))
+        return torch.empty_strided(tuple(shape), tuple(strides), dtype=dtype, device=_META)
+
+    def _flat_memory(self, steps: list[_Step], outermost: _Step, dtype: torch.dtype) -> torch.Tensor:
         key = dtype, *sorted((_identity(size), _identity(stride)) for size, stride in steps)
         if key not in self._flat:
             self._flat[key] = torch.empty((outermost[0] * outermost[1],), dtype=dtype, device=_META)
-        return self._flat[key].as_strided(tuple(shape), tuple(strides))
+        return self._flat[key]
 
 
 def _is(number: int, size: int | torch.SymInt) -> bool:
